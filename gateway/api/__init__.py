@@ -1,0 +1,1 @@
+"""The HTTP surface: what clients and administrators see."""

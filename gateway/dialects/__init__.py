@@ -1,0 +1,1 @@
+"""How providers talk: one module per wire format, all pure."""

@@ -1,0 +1,156 @@
+"""The ledger's promise.
+
+Money (and requests, tokens, places in flight) is set aside before it is spent, and settled when what it cost is known.
+
+* `reserve` takes every line of a reservation or none, in one atomic step; a refusal changes nothing.
+* For every DENY limit, settled + reserved never passes the limit at any instant by a reservation.  A settlement above
+  its reservation is booked in full: the truth is never capped.
+* `settle` counts once per id, however often and by however many gateways it is called; it frees what was not used.
+* `extend` moves the expiry of a hold forward.
+* A hold nobody settles by its expiry is booked as presumed spend (its whole amount; places in flight are freed), and a
+  record says so.  A settle that comes later replaces the presumption by the truth, with a record of version 1.
+* A window's spend is charged to the window in which the reservation was made.
+* Records given to `settle`, and those of presumed spend, wait in the outbox until `ack`.
+
+Raises: BudgetExceeded, RateLimited (a line is full), LedgerUnavailable (cannot be reached, or too slow).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from gateway.errors import BudgetExceeded, LimitReached, RateLimited
+from gateway.money import dollars
+from gateway.types import Account, Limit, NanoUSD, Record, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One limit as it applies to one request: set `amount` aside in `account`."""
+
+    account: Account
+    limit: Limit
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Set aside for one request across all its accounts."""
+
+    id: str
+    tenant: str
+    lines: tuple[Line, ...]
+    draft: Record  # what the presumed record will say if nobody settles: version 0, outcome PRESUMED
+    ttl_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a request really used, in each unit."""
+
+    cost: NanoUSD = 0
+    requests: int = 1
+    tokens: int = 0
+
+    def of(self, unit: Unit) -> int:
+        """The amount in `unit`; places in flight are always given back."""
+        return {Unit.COST: self.cost, Unit.REQUESTS: self.requests, Unit.TOKENS: self.tokens}.get(unit, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """One line's window as last seen."""
+
+    account: Account
+    limit: Limit
+    spent: int
+    reserved: int
+    resets: float | None  # unix seconds when the window ends; None: never, or rolling
+
+    @property
+    def remaining(self) -> int:
+        """What can still be set aside; never negative."""
+        return max(0, self.limit.amount - self.spent - self.reserved)
+
+
+class Settlement(StrEnum):
+    """What a settle found."""
+
+    SETTLED = "settled"  # the hold was open
+    LATE = "late"  # the hold had expired; the presumption was replaced
+    AGAIN = "again"  # already settled: nothing changed
+    UNKNOWN = "unknown"  # no such hold (a wiped ledger): the spend was booked all the same
+
+
+class Ledger(Protocol):
+    """See the module's promise.  Every method may raise LedgerUnavailable."""
+
+    async def reserve(self, reservation: Reservation) -> list[Balance]:
+        """Sets every line aside or none.  Balances after the reservation, in the order of the lines."""
+        ...
+
+    async def extend(self, reservation: Reservation, ttl_s: float) -> bool:
+        """The hold now expires `ttl_s` from now.  False: it is no longer open."""
+        ...
+
+    async def settle(self, reservation: Reservation, spent: Spent, record: Record) -> Settlement:
+        """Books `spent` on every line, frees the rest, and puts `record` in the outbox.  Once per id."""
+        ...
+
+    async def release(self, reservation: Reservation) -> None:
+        """Frees everything: nothing reached a provider, nothing is owed, nothing is recorded."""
+        ...
+
+    async def expire(self) -> int:
+        """Books holds past their expiry as presumed spend, with their drafts as records.  How many."""
+        ...
+
+    async def balances(self, lines: Sequence[Line]) -> list[Balance]:
+        """What is spent and reserved on each line's account now; amounts are ignored."""
+        ...
+
+    async def outbox(self, count: int) -> list[tuple[str, Record]]:
+        """Up to `count` records not yet acknowledged, oldest first, with the token that acknowledges each."""
+        ...
+
+    async def ack(self, tokens: Sequence[str]) -> None:
+        """These records are in SQL; forget them."""
+        ...
+
+    async def ping(self) -> None:
+        """Returns if the ledger can serve."""
+        ...
+
+    async def close(self) -> None:
+        """Gives connections and files back."""
+        ...
+
+
+def full(line: Line, spent: int, reserved: int) -> bool:
+    """Whether the limit has no room for the line.  What costs nothing is never refused."""
+    return line.amount > 0 and spent + reserved + line.amount > line.limit.amount
+
+
+def refusal(line: Line, spent: int, reserved: int, resets: float | None, now: float) -> LimitReached:
+    """The error that says which limit is full, by how much, and when it resets."""
+    limit = line.limit
+    retry_after_s = max(0.0, resets - now) if resets is not None else None
+    where = f"{line.account}, window {limit.window}"
+    if limit.unit is Unit.COST:
+        return BudgetExceeded(
+            f"Budget exceeded for {where}: limit ${dollars(limit.amount)}, spent ${dollars(spent)}, "
+            f"held by requests in flight ${dollars(reserved)}, needed ${dollars(line.amount)}.",
+            account=str(line.account),
+            window=str(limit.window),
+            retry_after_s=retry_after_s,
+        )
+    return RateLimited(
+        f"Rate limit reached for {where}: limit {limit.amount} {limit.unit}, used {spent}, "
+        f"in flight {reserved}, needed {line.amount}.",
+        account=str(line.account),
+        window=str(limit.window),
+        retry_after_s=1.0 if retry_after_s is None else retry_after_s,
+    )

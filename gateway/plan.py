@@ -1,0 +1,163 @@
+"""How a request could be served: steps in order.  Policies turn a plan into a plan.  Pure.
+
+A route's plan starts with every candidate that fits, cheapest expected cost first; its policies then run in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+from gateway import money
+from gateway.types import Bucket, Deployment, Estimate, NanoUSD, Request, Tenant, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A deployment as it would be used for this request.
+
+    `output_cap` is sent upstream, for each of `choices` answers, so `worst_cost` is a bound and not a guess.  A cost of
+    None is unknown: the deployment, or a bucket it may bill, has no price.
+    """
+
+    deployment: Deployment
+    estimate: Estimate
+    output_cap: int
+    output_expected: int
+    at: float  # unix seconds: prices have hours
+    choices: int = 1
+    cache_writes: bool = False
+    cached_expected: int = 0  # input tokens expected to be read from this deployment's prompt cache
+    reasoning_expected: int = 0
+    effort: str | None = None  # none, minimal, low, medium, high; None: as the client said
+    healthy: bool = True
+    expected_cost: NanoUSD | None = field(init=False)
+    worst_cost: NanoUSD | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "expected_cost", self._expected())
+        object.__setattr__(self, "worst_cost", self._worst())
+
+    def capped(self, output_cap: int) -> Step:
+        """The same step with at most `output_cap` tokens out; never raises the cap."""
+        if output_cap >= self.output_cap:
+            return self
+        return replace(self, output_cap=output_cap, output_expected=min(self.output_expected, output_cap))
+
+    def _expected(self) -> NanoUSD | None:
+        cached = min(self.cached_expected, self.estimate.expected)
+        tokens = {
+            Bucket.INPUT: self.estimate.expected - cached,
+            Bucket.CACHE_READ: cached,
+            Bucket.OUTPUT: self.output_expected * self.choices,
+            Bucket.REASONING: self.reasoning_expected * self.choices,
+        }
+        usage = Usage({bucket: n for bucket, n in tokens.items() if n})
+        return money.cost(usage, self.deployment.price, self.at).total
+
+    def _worst(self) -> NanoUSD | None:
+        return money.bound(
+            self.deployment.price,
+            self.estimate.bound,
+            self.output_cap * self.choices,
+            cache_writes=self.cache_writes or self.deployment.cache_writes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A candidate that is not in the plan, and why, in words."""
+
+    deployment: str
+    reason: str
+
+
+class Mode(StrEnum):
+    """What makes the next step run: an error, or an answer that was not good enough."""
+
+    FAILOVER = "failover"
+    CASCADE = "cascade"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps in order, with the reasons that shaped them."""
+
+    steps: tuple[Step, ...]
+    mode: Mode = Mode.FAILOVER
+    judge: Any = None
+    reasons: tuple[str, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    baseline: Step | None = None
+
+    @property
+    def worst_cost(self) -> NanoUSD | None:
+        """What to set aside: the dearest step of a failover, all steps of a cascade.  None: unknown."""
+        costs = [step.worst_cost for step in self.steps]
+        known = [cost for cost in costs if cost is not None]
+        if len(known) != len(costs) or not known:
+            return None
+        return sum(known) if self.mode is Mode.CASCADE else max(known)
+
+    @property
+    def worst_tokens(self) -> int:
+        """The most tokens, in and out, that can be used: for token rate limits."""
+        each = [step.estimate.bound + step.output_cap * step.choices for step in self.steps]
+        return sum(each) if self.mode is Mode.CASCADE else max(each, default=0)
+
+    def because(self, reason: str) -> Plan:
+        """The same plan with one more reason."""
+        return replace(self, reasons=(*self.reasons, reason))
+
+    def sorted(self, key: Callable[[Step], Any]) -> Plan:
+        """The same steps, ordered by `key`; equal keys keep their order."""
+        return replace(self, steps=tuple(sorted(self.steps, key=key)))
+
+    def only(self, keep: Callable[[Step], bool], reason: str) -> Plan:
+        """The steps for which `keep` holds; the others are dropped for `reason`."""
+        kept = tuple(step for step in self.steps if keep(step))
+        gone = tuple(Dropped(step.deployment.id, reason) for step in self.steps if not keep(step))
+        return replace(self, steps=kept, dropped=(*self.dropped, *gone))
+
+    def each(self, change: Callable[[Step], Step]) -> Plan:
+        """Every step changed by `change`."""
+        return replace(self, steps=tuple(change(step) for step in self.steps))
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What recent traffic says of a deployment; None where nothing is known."""
+
+    first_token_ms: float | None = None
+    tokens_per_second: float | None = None
+    error_rate: float = 0.0
+    output_mean: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a policy may know beside the request."""
+
+    tenant: Tenant
+    now: float
+    stats: Mapping[str, Stats] = field(default_factory=dict)  # by deployment id
+    fill: float = 0.0  # 0..1: the fullest `degrade` budget of the caller, as last seen
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Narrows, reorders or reshapes a plan.  Quick (microseconds), pure, no I/O, no clock of its own.
+
+    A policy is a frozen dataclass whose fields are its YAML options, found by entry point `tollgate.policies`.
+    """
+
+    def apply(self, plan: Plan, request: Request, context: Context) -> Plan:
+        """A plan whose steps are among those of `plan`."""
+        ...
+
+
+def cost_key(cost: NanoUSD | None) -> tuple[bool, int]:
+    """Sorts costs upward with unknown last: unknown is not zero."""
+    return (cost is None, cost or 0)

@@ -1,0 +1,1 @@
+"""The SQL schema and what is asked of it.  The ledger decides; SQL remembers."""

@@ -1,0 +1,384 @@
+"""The nouns.  Frozen dataclasses, no I/O; imports nothing of ours.
+
+Money is `NanoUSD`, an int of 1e-9 dollars.  A price is NanoUSD per million tokens.  Floats never touch money.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+NanoUSD: TypeAlias = int
+
+NANO = 1_000_000_000
+"""NanoUSD in a dollar."""
+
+
+class Format(StrEnum):
+    """A wire format a client may speak or a provider may be spoken to in."""
+
+    CHAT = "chat"  # OpenAI Chat Completions
+    MESSAGES = "messages"  # Anthropic Messages
+
+
+class Capability(StrEnum):
+    """What a request may need and a deployment may have."""
+
+    TOOLS = "tools"
+    JSON_SCHEMA = "json_schema"
+    JSON_OBJECT = "json_object"
+    VISION = "vision"
+    AUDIO = "audio"
+    FILES = "files"
+    LOGPROBS = "logprobs"
+    N = "n"
+    REASONING = "reasoning"
+
+
+class Bucket(StrEnum):
+    """Disjoint kinds of tokens.  A token is counted in exactly one of them."""
+
+    INPUT = "input"
+    CACHE_READ = "cache_read"
+    CACHE_WRITE_5M = "cache_write_5m"
+    CACHE_WRITE_30M = "cache_write_30m"
+    CACHE_WRITE_1H = "cache_write_1h"
+    CACHE_WRITE_12H = "cache_write_12h"
+    OUTPUT = "output"
+    REASONING = "reasoning"
+    AUDIO_IN = "audio_in"
+    AUDIO_CACHE_READ = "audio_cache_read"
+    AUDIO_OUT = "audio_out"
+    IMAGE_IN = "image_in"
+    IMAGE_OUT = "image_out"
+    VIDEO_IN = "video_in"
+
+
+INPUT_BUCKETS = frozenset(
+    {
+        Bucket.INPUT,
+        Bucket.CACHE_READ,
+        Bucket.CACHE_WRITE_5M,
+        Bucket.CACHE_WRITE_30M,
+        Bucket.CACHE_WRITE_1H,
+        Bucket.CACHE_WRITE_12H,
+        Bucket.AUDIO_IN,
+        Bucket.AUDIO_CACHE_READ,
+        Bucket.IMAGE_IN,
+        Bucket.VIDEO_IN,
+    }
+)
+OUTPUT_BUCKETS = frozenset(Bucket) - INPUT_BUCKETS
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one call used.  `tokens` has disjoint buckets and holds no zeros; `fees` counts units billed per piece."""
+
+    tokens: Mapping[Bucket, int] = field(default_factory=dict)
+    fees: Mapping[str, int] = field(default_factory=dict)  # web_search, request, ...: how many
+    exact: bool = True  # False: our own count, because the provider gave none
+    service_tier: str = ""  # as the reply says; "" is the standard one
+    reported_cost: NanoUSD | None = None  # the provider's own figure, if it gave one
+    flags: tuple[str, ...] = ()  # contradictions that were clamped, in words
+    reported: Mapping[str, Any] = field(default_factory=dict)  # the provider's block as it came
+
+    @property
+    def input_tokens(self) -> int:
+        """Every token that went in, cached or not."""
+        return sum(n for bucket, n in self.tokens.items() if bucket in INPUT_BUCKETS)
+
+    @property
+    def output_tokens(self) -> int:
+        """Every token that came out, visible or not."""
+        return sum(n for bucket, n in self.tokens.items() if bucket in OUTPUT_BUCKETS)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Input tokens read from the provider's prompt cache."""
+        return self.tokens.get(Bucket.CACHE_READ, 0) + self.tokens.get(Bucket.AUDIO_CACHE_READ, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Input tokens of a request on one deployment before the call: what is likely, and what it will not pass."""
+
+    expected: int
+    bound: int
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """NanoUSD per million tokens of each bucket, NanoUSD per piece of each fee.
+
+    A bucket that is absent has no known price: usage in it makes the cost unknown, never zero.  `known=False` is the
+    price of a model nobody has priced; a free model has rates of 0.
+    """
+
+    rates: Mapping[Bucket, NanoUSD] = field(default_factory=dict)
+    fees: Mapping[str, NanoUSD] = field(default_factory=dict)
+    tiers: tuple[Tier, ...] = ()  # ascending by `above`
+    variants: Mapping[str, Price] = field(default_factory=dict)  # flex, priority, batch, ...
+    windows: tuple[PriceWindow, ...] = ()
+    known: bool = True
+    source: str = ""  # where the figures come from, with a date
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """Rates once the input passes `above` tokens.  A cliff reprices the whole call, a marginal tier the rest."""
+
+    above: int
+    rates: Mapping[Bucket, NanoUSD]
+    marginal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PriceWindow:
+    """Rates that hold in a part of the UTC day, [start, end) in minutes; over midnight when end < start."""
+
+    start_minute: int
+    end_minute: int
+    rates: Mapping[Bucket, NanoUSD]
+    weekdays: frozenset[int] = frozenset(range(7))  # Monday is 0
+
+
+UNKNOWN_PRICE = Price(known=False, source="no price known")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Usage times price.  `total` is None when a part of it could not be priced; `unknown` says which."""
+
+    total: NanoUSD | None
+    components: Mapping[str, NanoUSD] = field(default_factory=dict)  # bucket or "fee"; sums to the total
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds: to connect, to the first byte, between two chunks, in all."""
+
+    connect_s: float = 5.0
+    first_byte_s: float = 60.0
+    idle_s: float = 60.0
+    total_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Who is called: an account at a vendor.  How it is spoken to is its dialect."""
+
+    id: str
+    dialect: str
+    base_url: str = ""
+    api_key: str = field(default="", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # sent with every call
+    options: Mapping[str, Any] = field(default_factory=dict)  # the dialect's quirks as data
+    timeouts: Timeouts = Timeouts()
+    max_connections: int = 512
+    retries_max: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One place to call one model."""
+
+    id: str
+    provider: Provider
+    upstream_model: str
+    price: Price = UNKNOWN_PRICE
+    context_max: int | None = None  # tokens in and out together; None: not known, not checked
+    output_max: int | None = None  # tokens; None: not known
+    capabilities: frozenset[str] = frozenset(Capability)
+    region: str = ""
+    quality: float | None = None  # 0..1, for policies
+    tokens_per_second: float | None = None
+    tokenizer: str = "o200k_base"  # the family whose counting rules hold; see gateway.tokens
+    cache_writes: bool = False  # whether the provider charges writes that the request did not ask for
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A named set of candidates with policies, asked for as a model."""
+
+    id: str
+    candidates: tuple[str, ...]  # deployment ids
+    policies: tuple[Any, ...] = ()  # gateway.plan.Policy, applied in order
+    baseline: str | None = None  # deployment id whose cost is the comparison
+
+
+class Action(StrEnum):
+    """What a full budget does."""
+
+    DENY = "deny"
+    DEGRADE = "degrade"
+    ALERT = "alert"
+
+
+class Unit(StrEnum):
+    """What a limit counts."""
+
+    COST = "cost"  # NanoUSD
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    CONCURRENT = "concurrent"  # requests in flight
+
+
+class Every(StrEnum):
+    """The calendar lengths of a window."""
+
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    QUARTER = "quarter"
+    YEAR = "year"
+    TOTAL = "total"  # never resets
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Calendar (`every`, in `zone`) or rolling (`rolling_s` seconds; `every` is then ignored)."""
+
+    every: Every = Every.TOTAL
+    rolling_s: int = 0
+    zone: tzinfo = UTC
+
+    def __str__(self) -> str:
+        return f"rolling_{self.rolling_s}s" if self.rolling_s else str(self.every)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a limit is kept for: (tenant, acme), (key, k_1), (user, u7) ...  `tenant` owns it; "" when none does."""
+
+    kind: str
+    id: str
+    tenant: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `amount` of `unit` per window for one kind of account: a budget (COST) or a rate limit."""
+
+    account: str  # kind: tenant, key, user, task, model, deployment, provider, global, team, tag:NAME
+    unit: Unit
+    amount: int
+    window: Window
+    action: Action = Action.DENY
+    id: str = ""  # stable name for the admin API
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Proof of a tenant.  Only the SHA-256 of the secret is kept."""
+
+    id: str
+    tenant: str
+    name: str
+    digest: bytes = field(repr=False)
+    expires: float | None = None  # unix seconds
+    models: tuple[str, ...] = ("*",)
+    limits: tuple[Limit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Who pays."""
+
+    id: str
+    models: tuple[str, ...] = ("*",)  # routes and deployments it may ask for; shell patterns
+    limits: tuple[Limit, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    zone: tzinfo = UTC
+    on_ledger_outage: str = "refuse_if_capped"  # refuse_if_capped | refuse | pass
+    drop_params: bool = False  # drop what a dialect cannot say instead of refusing it
+    suspended: bool = False
+    request_cost_max: NanoUSD | None = None
+
+    @property
+    def capped(self) -> bool:
+        """Whether any of its money limits refuses."""
+        return any(limit.unit is Unit.COST and limit.action is Action.DENY for limit in self.limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client asked, as it came.  `raw` is relayed; `body` is the same bytes parsed, read only."""
+
+    id: str
+    format: Format
+    raw: bytes = field(repr=False)
+    body: Mapping[str, Any] = field(repr=False)
+    model: str  # as asked for: a route, a deployment or an upstream model name
+    stream: bool
+    received: float  # unix seconds
+    key: Key
+    tags: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+    task: str = ""
+    cost_max: NanoUSD | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)  # the few that are passed on, lower case
+
+
+class Outcome(StrEnum):
+    """How a request ended."""
+
+    OK = "ok"
+    CLIENT_GONE = "client_gone"
+    UPSTREAM_ERROR = "upstream_error"
+    BROKEN_STREAM = "broken_stream"
+    PRESUMED = "presumed"  # nobody settled: the gateway died in mid-request
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What happened: one per request that reached a provider, always.
+
+    `version` orders what is known of one request: 0 presumed, 1 settled.  The recorder keeps the highest.
+    """
+
+    id: str
+    version: int
+    at: float  # unix seconds when the request came
+    tenant: str
+    key: str
+    endpoint: str
+    model: str  # asked for
+    route: str
+    deployment: str
+    provider: str
+    upstream_model: str  # sent
+    outcome: Outcome
+    response_model: str = ""  # answered
+    stream: bool = False
+    user: str = ""
+    task: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    fees: Mapping[str, int] = field(default_factory=dict)
+    estimated: bool = False  # tokens are our own count
+    cost: NanoUSD | None = None  # None: unknown
+    components: Mapping[str, NanoUSD] = field(default_factory=dict)
+    reported_cost: NanoUSD | None = None
+    baseline_cost: NanoUSD | None = None
+    overhead_cost: NanoUSD = 0  # judges and answers thrown away; within `cost`
+    reserved: NanoUSD = 0
+    status: int = 0  # HTTP status the client saw
+    error: str = ""  # code
+    finish_reason: str = ""
+    attempts: int = 1
+    latency_ms: int = 0
+    first_token_ms: int = 0
+    tokens_estimated: int = 0  # input, before the call
+    reasons: str = ""
+    flags: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""One file per policy.  None imports another; only `gateway.types` and `gateway.plan`."""
