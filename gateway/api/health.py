@@ -1,0 +1,64 @@
+"""`/healthz` (alive), `/readyz` (can serve) and `/metrics`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+
+from gateway.accounts import shared_lines
+from gateway.api.reply import ASGISend, Receive, Reply
+from gateway.errors import LedgerUnavailable
+from gateway.ledger.base import Balance
+from gateway.pipeline import Parts
+from gateway.site import Sites
+
+JSON = [(b"content-type", b"application/json")]
+LEDGER_WAIT_S = 2.0
+
+
+class Health:
+    """Answers probes and Prometheus; needs no key."""
+
+    def __init__(self, sites: Sites, parts: Parts) -> None:
+        self.sites = sites
+        self.parts = parts
+        self.draining = False
+
+    async def alive(self, scope: dict[str, Any], receive: Receive, send: ASGISend) -> None:  # noqa: ARG002  # ASGI's signature
+        """200 as long as the event loop turns."""
+        await Reply(send).whole(200, JSON, b'{"status":"alive"}')
+
+    async def ready(self, scope: dict[str, Any], receive: Receive, send: ASGISend) -> None:  # noqa: ARG002  # ASGI's signature
+        """200 if requests can be served: the ledger answers and nobody is shutting down.  503 says why not."""
+        checks = {
+            "ledger": await self._ledger(),
+            "draining": self.draining,
+            "config": self.sites.current.settings.source,
+        }
+        fine = checks["ledger"] == "ok" and not self.draining
+        body = orjson.dumps({"status": "ready" if fine else "not ready", **checks})
+        await Reply(send).whole(200 if fine else 503, JSON, body)
+
+    async def metrics(self, scope: dict[str, Any], receive: Receive, send: ASGISend) -> None:  # noqa: ARG002  # ASGI's signature
+        """Prometheus text; budget gauges are read from the ledger at this moment."""
+        site, metrics = self.sites.current, self.parts.metrics
+        balances: list[Balance] = []
+        try:
+            async with asyncio.timeout(LEDGER_WAIT_S):
+                balances = await self.parts.ledger.balances(shared_lines(site.directory.tenants, site.pipeline.limits))
+        except (LedgerUnavailable, TimeoutError):
+            balances = []  # the other figures are still true
+        conditions = {name: self.parts.health.of(name) for name in site.catalog.deployments}
+        pending = self.parts.recorder.pending() + self.parts.settlements.waiting
+        body = metrics.render(balances, conditions, pending)
+        await Reply(send).whole(200, [(b"content-type", metrics.content_type.encode())], body)
+
+    async def _ledger(self) -> str:
+        try:
+            async with asyncio.timeout(LEDGER_WAIT_S):
+                await self.parts.ledger.ping()
+        except (LedgerUnavailable, TimeoutError) as error:
+            return f"unavailable: {error}"
+        return "ok"

@@ -1,0 +1,107 @@
+"""ASGI at the edge: the request's body in, the reply out, and word of a client that left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from gateway.errors import BodyTooLarge, InvalidRequest
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+ASGISend = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+WATCH_AFTER_S = 0.05
+"""Requests shorter than this are not watched: noticing that their client left would save nothing."""
+
+
+class ClientGone(Exception):
+    """The client left before its whole request was here."""
+
+
+class Reply:
+    """Implements `gateway.pipeline.Send` over ASGI."""
+
+    def __init__(self, send: ASGISend) -> None:
+        self._send = send
+        self.started = False
+        self.ended = False
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """The status line and headers."""
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def chunk(self, data: bytes) -> None:
+        """Some of the body; waits while the client is slow."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes) -> None:
+        """The last of the body."""
+        self.ended = True
+        await self._send({"type": "http.response.body", "body": data})
+
+    async def whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """A reply that is all here."""
+        await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
+        await self.end(body)
+
+
+async def read_body(receive: Receive, headers: Iterable[tuple[bytes, bytes]], limit: int) -> bytes:
+    """The whole body, at most `limit` bytes.  Raises BodyTooLarge before reading more, ClientGone."""
+    for name, value in headers:
+        if name == b"content-length" and (not value.isdigit() or int(value) > limit):
+            raise _too_large(limit) if value.isdigit() else InvalidRequest("content-length is not a number.")
+        if name == b"content-encoding" and value.lower() not in (b"", b"identity"):
+            raise InvalidRequest("content-encoding is not supported here; send the body as it is.")
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    parts: list[bytes] = []
+    size = 0
+    while message["type"] == "http.request":
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise _too_large(limit)
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
+    raise ClientGone
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body may have at most {limit} bytes.")
+
+
+class Watch:
+    """Cancels the current task when its client leaves.  `gone` tells that cancellation from any other."""
+
+    def __init__(self, receive: Receive, reply: Reply) -> None:
+        self.gone = False
+        self._receive, self._reply = receive, reply
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._watcher: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(WATCH_AFTER_S, self._begin)
+
+    def stop(self) -> None:
+        """The request is over."""
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _begin(self) -> None:
+        self._watcher = self._loop.create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self._reply.ended and self._task is not None:
+            self.gone = True
+            self._task.cancel()

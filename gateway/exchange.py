@@ -1,0 +1,214 @@
+"""One request on its way: what has been set aside, tried, sent and learned.  Turned into a Record when it is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from gateway import money
+from gateway.dialects.base import Decoder
+from gateway.errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
+from gateway.ledger.base import Balance, Line, Reservation, Spent
+from gateway.plan import Plan, Step
+from gateway.tokens import Content, Counter
+from gateway.types import (
+    OUTPUT_BUCKETS,
+    Action,
+    Bucket,
+    Cost,
+    NanoUSD,
+    Outcome,
+    Record,
+    Request,
+    Route,
+    Tenant,
+    Unit,
+    Usage,
+)
+
+TOKENS_PER_SECOND = 60.0
+"""Of a deployment nobody has measured: what an answer that was hung up on may have grown to by then."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Mutable, owned by one `Pipeline.run`.  Times are `loop.time()` seconds but for `request.received`."""
+
+    request: Request
+    tenant: Tenant
+    route: Route | None
+    plan: Plan
+    content: Content
+    began: float
+    held: bool = False  # whether the ledger knows of it
+    reservation: Reservation = field(init=False)
+    balances: list[Balance] = field(default_factory=list)
+    step: Step = field(init=False)
+    decoder: Decoder | None = None
+    attempts: int = 0
+    retries: int = 0
+    reached: bool = False  # whether any provider may have seen it
+    first_byte: float | None = None
+    finished: bool = False  # the whole answer went through
+    error: GatewayError | None = None
+    status: int = 0
+    wasted: NanoUSD = 0  # attempts that gave nothing and may be billed all the same
+    _reached_before: bool = False
+
+    def __post_init__(self) -> None:
+        self.step = self.plan.steps[0]
+
+    def reserve(self, lines: tuple[Line, ...], hold_s: float) -> Reservation:
+        """The reservation for the whole plan, with the record that stands if we die before settling."""
+        self.reservation = Reservation(self.request.id, self.tenant.id, lines, self._draft(), hold_s)
+        return self.reservation
+
+    def turn_to(self, step: Step) -> None:
+        """The next attempt is on this step."""
+        self.step = step
+        self.decoder = None
+        self.error = None
+        self.attempts += 1
+        self._reached_before = self.reached
+
+    def failed(self, error: GatewayError) -> None:
+        """The current attempt gave nothing.  A provider that went silent may have worked, and may charge its input."""
+        self.error = error
+        if isinstance(error, UpstreamUnreachable):
+            self.reached = self._reached_before
+        if isinstance(error, UpstreamTimeout) and self.decoder is None:
+            usage = Usage({Bucket.INPUT: self.step.estimate.expected}, exact=False)
+            self.wasted += self.bill(usage).total or 0
+
+    def covers(self, step: Step) -> bool:
+        """Whether what is set aside still bounds one more attempt on `step`, after what was wasted."""
+        if not self.wasted or not self.tenant.capped or self.plan.worst_cost is None:
+            return True
+        return self.wasted + (step.worst_cost or 0) <= self.plan.worst_cost
+
+    def bill(self, usage: Usage) -> Cost:
+        """Prices usage on the deployment in use, at the hour of the request."""
+        return money.cost(usage, self.step.deployment.price, self.request.received)
+
+    def usage(self, counter: Counter, now: float) -> Usage | None:
+        """What the provider reported; else our own count of what was generated; None where nothing was."""
+        if self.decoder is None:
+            return None if self.error is not None else self._guess(now)
+        meter = self.decoder.meter
+        if meter.usage is not None and (meter.complete or self._nothing_sent()):
+            return meter.usage
+        if self._nothing_sent():
+            return None
+        tokens = counter.count_text(self.decoder.generated(), self.step.deployment)
+        if not tokens and not meter.complete:
+            return self._guess(now)
+        return self._counted(meter.usage, tokens)
+
+    def _nothing_sent(self) -> bool:
+        """The provider failed before the client saw a byte: what it does not report, it does not charge."""
+        return self.error is not None and self.first_byte is None
+
+    def _counted(self, seen: Usage | None, generated: int) -> Usage:
+        """Input as the provider said, else as estimated; output as the larger of what it said and what we counted."""
+        if seen is None:
+            known = {Bucket.INPUT: self.step.estimate.expected}
+            return Usage({**known, Bucket.OUTPUT: generated}, exact=False)
+        tokens = dict(seen.tokens)
+        rest = sum(n for bucket, n in tokens.items() if bucket in OUTPUT_BUCKETS and bucket is not Bucket.OUTPUT)
+        tokens[Bucket.OUTPUT] = max(tokens.get(Bucket.OUTPUT, 0), generated - rest)
+        return replace(seen, tokens=tokens, exact=False)
+
+    def _guess(self, now: float) -> Usage:
+        """An answer nobody read: a whole reply grew at the deployment's speed until then, a stream had not begun."""
+        speed = 0.0 if self.request.stream else self.step.deployment.tokens_per_second or TOKENS_PER_SECOND
+        grown = min(self.step.output_cap * self.step.choices, int((now - self.began) * speed))
+        return Usage({Bucket.INPUT: self.step.estimate.expected, Bucket.OUTPUT: grown}, exact=False)
+
+    def outcome(self) -> Outcome:
+        """How it ended."""
+        if self.finished:
+            return Outcome.OK
+        if self.error is None:
+            return Outcome.CLIENT_GONE
+        return Outcome.BROKEN_STREAM if self.first_byte is not None else Outcome.UPSTREAM_ERROR
+
+    def baseline_cost(self, usage: Usage) -> NanoUSD | None:
+        """What the route's reference model would have cost for the same tokens."""
+        baseline = self.plan.baseline
+        if baseline is None:
+            return None
+        return money.cost(usage, baseline.deployment.price, self.request.received).total
+
+    def close(self, usage: Usage | None, now: float) -> tuple[Spent, Record]:
+        """What is owed, and what happened.  An unknown cost is settled as all that was set aside: never as zero."""
+        used = usage or Usage()
+        cost = self.bill(used) if usage else Cost(0)
+        set_aside = self.plan.worst_cost or 0
+        owed = set_aside if cost.total is None else cost.total + self.wasted
+        first = self.first_byte
+        record = replace(
+            self.reservation.draft,
+            version=1,
+            outcome=self.outcome(),
+            deployment=self.step.deployment.id,
+            provider=self.step.deployment.provider.id,
+            upstream_model=self.step.deployment.upstream_model,
+            response_model=self.decoder.meter.response_model if self.decoder else "",
+            finish_reason=self.decoder.meter.finish_reason if self.decoder else "",
+            tokens=used.tokens,
+            fees=used.fees,
+            estimated=not used.exact,
+            cost=None if cost.total is None else owed,
+            components=_with_waste(cost, self.wasted),
+            reported_cost=used.reported_cost,
+            baseline_cost=self.baseline_cost(used) if usage else None,
+            overhead_cost=self.wasted,
+            status=self.status,
+            error=self.error.code if self.error else "",
+            attempts=self.attempts + self.retries,
+            latency_ms=round((now - self.began) * 1000),
+            first_token_ms=round((first - self.began) * 1000) if first is not None else 0,
+            flags=used.flags,
+        )
+        return Spent(owed, 1, used.input_tokens + used.output_tokens), record
+
+    def _draft(self) -> Record:
+        request, deployment = self.request, self.step.deployment
+        return Record(
+            id=request.id,
+            version=0,
+            at=request.received,
+            tenant=self.tenant.id,
+            key=request.key.id,
+            endpoint=request.format,
+            model=request.model,
+            route=self.route.id if self.route else "",
+            deployment=deployment.id,
+            provider=deployment.provider.id,
+            upstream_model=deployment.upstream_model,
+            outcome=Outcome.PRESUMED,
+            stream=request.stream,
+            user=request.user,
+            task=request.task,
+            tags=request.tags,
+            estimated=True,
+            cost=self.plan.worst_cost,
+            reserved=self.plan.worst_cost or 0,
+            tokens_estimated=self.step.estimate.expected,
+            reasons="; ".join(self.plan.reasons),
+        )
+
+    def remaining(self, cost: NanoUSD) -> NanoUSD | None:
+        """What the tightest hard budget has left once `cost` is settled; None without one."""
+        left = [
+            balance.limit.amount - balance.spent - balance.reserved + line.amount - cost
+            for balance, line in zip(self.balances, self.reservation.lines, strict=False)
+            if line.limit.unit is Unit.COST and line.limit.action is Action.DENY
+        ]
+        return max(0, min(left)) if left else None
+
+
+def _with_waste(cost: Cost, wasted: NanoUSD) -> dict[str, NanoUSD]:
+    components = dict(cost.components)
+    if wasted and cost.total is not None:
+        components[Bucket.INPUT] = components.get(Bucket.INPUT, 0) + wasted
+    return components

@@ -1,0 +1,248 @@
+"""The path of one request.  Read this first.
+
+    count -> plan -> reserve -> call -> relay -> meter -> settle -> record
+
+A coroutine that sends: when a client leaves, `finally` runs at once and inside out, and what was generated is paid for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway import accounts
+from gateway.dialects.base import Dialect
+from gateway.errors import (
+    GatewayError,
+    InternalError,
+    LedgerUnavailable,
+    NoDeployment,
+    UpstreamFailure,
+    UpstreamTimeout,
+)
+from gateway.exchange import Exchange
+from gateway.health import Health
+from gateway.ledger.base import Ledger, Reservation
+from gateway.metrics import Metrics
+from gateway.plan import Step
+from gateway.planner import Planner
+from gateway.recorder import Recorder
+from gateway.reply_headers import reply_headers
+from gateway.settlements import Settlements
+from gateway.tokens import Counter
+from gateway.types import Limit, Request, Tenant
+from gateway.upstream import Upstream
+
+
+class Send(Protocol):
+    """Where the answer goes."""
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """The status line and headers."""
+        ...
+
+    async def chunk(self, data: bytes) -> None:
+        """Some of the body; waits while the client is slow."""
+        ...
+
+    async def end(self, data: bytes) -> None:
+        """The last of the body."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every version of the settings shares."""
+
+    ledger: Ledger
+    upstream: Upstream
+    counter: Counter
+    health: Health
+    settlements: Settlements
+    recorder: Recorder
+    metrics: Metrics
+
+
+class Pipeline:
+    """Serves requests under one version of the settings."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        planner: Planner,
+        dialects: Mapping[str, Dialect],
+        limits: Iterable[Limit] = (),
+        hold_s: float = 120.0,
+    ) -> None:
+        self.parts = parts
+        self.planner = planner
+        self.dialects = dialects
+        self.limits = tuple(limits)  # of everyone
+        self.hold_s = hold_s
+        self.now = asyncio.get_running_loop().time
+
+    async def run(self, request: Request, tenant: Tenant, send: Send) -> None:
+        """Serves one request from the first count to the last record.
+
+        Raises a GatewayError if nothing was sent yet; afterwards the client is told inside the stream.
+        """
+        content = await self.parts.counter.content(request)
+        route, plan = self.planner.plan(request, tenant, content, request.received)
+        exchange = Exchange(request, tenant, route, plan, content, self.now())
+        await self.reserve(exchange)
+        keeper = Keeper(self.parts.ledger, exchange.reservation, self.hold_s)
+        try:
+            await self.serve(exchange, send)
+        finally:
+            keeper.stop()
+            await self.settle(exchange)
+
+    async def reserve(self, exchange: Exchange) -> None:
+        """Sets aside the most the plan can cost, in every account of the caller, or raises why not."""
+        lines = accounts.lines(exchange.request, exchange.tenant, self.limits, exchange.plan)
+        reservation = exchange.reserve(lines, self.hold_s)
+        try:
+            exchange.balances = await self.parts.ledger.reserve(reservation)
+            exchange.held = True
+        except LedgerUnavailable:
+            if not _passes_without_ledger(exchange.tenant):
+                raise
+
+    async def serve(self, exchange: Exchange, send: Send) -> None:
+        """Tries the steps in order until one answers.  Once the client has seen a byte there is no other step."""
+        failure: GatewayError = NoDeployment("No deployment is in service.", retry_after_s=5.0)
+        for step in exchange.plan.steps:
+            if not exchange.covers(step):
+                continue
+            exchange.turn_to(step)
+            try:
+                await self.attempt(exchange, step, send)
+            except GatewayError as error:
+                failure = error
+                exchange.failed(error)
+                if exchange.first_byte is not None and exchange.decoder is not None:
+                    await send.end(exchange.decoder.cut(error))
+                    return
+                self.parts.metrics.failed_over(step.deployment.id, error.code)
+                if not error.failover:
+                    break
+            else:
+                return
+        exchange.status = failure.status
+        raise failure
+
+    async def attempt(self, exchange: Exchange, step: Step, send: Send) -> None:
+        """One step: call the provider and relay its answer, within its deadlines."""
+        condition = self.parts.health.of(step.deployment.id)
+        began = self.now()
+        condition.began(began)
+        try:
+            await self.relay(exchange, step, send, began)
+        except TimeoutError as error:
+            condition.failed(self.now())
+            raise UpstreamTimeout(f"Deployment {step.deployment.id} did not answer in time.") from error
+        except UpstreamFailure as failure:
+            condition.failed(self.now(), failure.retry_after_s)
+            raise
+        except GatewayError:
+            raise
+        except Exception as bug:
+            exchange.error = InternalError("Something went wrong in the gateway; the request id finds it in the log.")
+            raise exchange.error from bug
+        finally:
+            condition.ended()
+
+    async def relay(self, exchange: Exchange, step: Step, send: Send, began: float) -> None:
+        """Bytes from the provider to the client, metered on the way.  A whole reply is a stream of one chunk."""
+        request, provider = exchange.request, step.deployment.provider
+        times = provider.timeouts
+        dialect = self.dialects[provider.dialect]
+        call = dialect.encode(request, step, exchange.tenant)
+        last = began + times.total_s
+        first = began + times.first_byte_s if request.stream else last
+
+        def on_retry(error: GatewayError) -> None:
+            exchange.retries += 1
+            self.parts.metrics.retried(step.deployment.id, error.code)
+
+        exchange.reached = True
+        async with asyncio.timeout_at(first) as deadline:
+            async with await self.parts.upstream.open(call, provider, dialect, on_retry) as answer:
+                decoder = exchange.decoder = dialect.decoder(request, step, exchange.bill)
+                async for chunk in answer.chunks():
+                    deadline.reschedule(last)  # a slow client is not a silent provider
+                    out = decoder.feed(chunk)
+                    if out:
+                        await self.pass_on(exchange, out, send)
+                    if request.stream:
+                        deadline.reschedule(min(last, self.now() + times.idle_s))
+                out = decoder.finish()
+        await self.pass_on(exchange, out, send, more=False)
+        exchange.finished = True
+        self.learn(exchange, began)
+
+    async def pass_on(self, exchange: Exchange, data: bytes, send: Send, *, more: bool = True) -> None:
+        """Some bytes to the client; the first of them bring the status and headers."""
+        if exchange.first_byte is None:
+            exchange.first_byte = self.now()
+            exchange.status = 200
+            await send.start(200, reply_headers(exchange))
+        await (send.chunk(data) if more else send.end(data))
+
+    def learn(self, exchange: Exchange, began: float) -> None:
+        """A complete answer teaches latency, speed and the true count."""
+        now, first = self.now(), exchange.first_byte or began
+        usage = exchange.decoder.meter.usage if exchange.decoder else None
+        tokens = usage.output_tokens if usage else 0
+        speed_s = now - (first if exchange.request.stream else began)
+        deployment = exchange.step.deployment
+        self.parts.health.of(deployment.id).succeeded(now, (first - began) * 1000, tokens, speed_s)
+        if usage is not None and usage.exact:
+            self.parts.counter.learn(deployment, exchange.content, usage.input_tokens)
+
+    async def settle(self, exchange: Exchange) -> None:
+        """What was used is booked, once; what reached no provider is freed."""
+        parts = self.parts
+        if not exchange.reached:
+            if exchange.held:
+                await parts.settlements.release(exchange.reservation)
+            return
+        usage = exchange.usage(parts.counter, self.now())
+        spent, record = exchange.close(usage, self.now())
+        parts.metrics.observe(record)
+        if exchange.held:
+            await parts.settlements.settle(exchange.reservation, spent, record)
+        else:
+            parts.recorder.spool(record)
+
+
+class Keeper:
+    """Keeps a hold from expiring while its request lasts; costs a timer where the request is short."""
+
+    def __init__(self, ledger: Ledger, reservation: Reservation, hold_s: float) -> None:
+        self._ledger, self._reservation, self._hold_s = ledger, reservation, hold_s
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(hold_s / 3, self._due)
+
+    def stop(self) -> None:
+        """The request is over."""
+        self._timer.cancel()
+
+    def _due(self) -> None:
+        self._task = self._loop.create_task(self._extend())
+        self._timer = self._loop.call_later(self._hold_s / 3, self._due)
+
+    async def _extend(self) -> None:
+        try:
+            await self._ledger.extend(self._reservation, self._hold_s)
+        except LedgerUnavailable:
+            return  # a third of the hold has passed: there are two more tries
+
+
+def _passes_without_ledger(tenant: Tenant) -> bool:
+    if tenant.on_ledger_outage == "refuse_if_capped":
+        return not tenant.capped
+    return tenant.on_ledger_outage == "pass"
