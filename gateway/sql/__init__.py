@@ -1,1 +1,4 @@
-"""The SQL schema and what is asked of it.  The ledger decides; SQL remembers."""
+"""The SQL database: what happened (records) and what administrators made (tenants, keys, budgets).
+
+SQLite or PostgreSQL. Nothing on the path of a request waits for it.
+"""

@@ -1,0 +1,324 @@
+"""Every metric, declared once.  Names and labels are a public contract (docs: design, section 7).
+
+Labels are names from the configuration and nothing else: a model a client typed, a key, a user, a task or a tag never
+makes a series.  Dollars are floats for Prometheus, but each series follows an exact integer sum of nano-dollars, so it
+is the float nearest to the truth however many costs were added (a double tells nano-dollars apart up to 2**53 of them,
+$9 million).
+
+Spend that is presumed (a gateway died in mid-request) is counted under component "presumed".
+
+One worker keeps plain counters.  Several workers share files in the directory `PROMETHEUS_MULTIPROC_DIR` names, which
+belongs to one gateway only and is made and removed by whoever starts the workers; any of them answers for all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+
+from gateway.ledger.base import Balance
+from gateway.types import INPUT_BUCKETS, NANO, Bucket, NanoUSD, Outcome, Record, Unit
+
+DEPLOYMENT = ("deployment",)
+WINDOW = ("tenant", "account", "window")
+
+COUNTERS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "tollgate_requests": (("tenant", "route", "deployment", "endpoint", "outcome"), "Requests by how they ended."),
+    "tollgate_tokens": (("tenant", "deployment", "kind"), "Tokens in disjoint kinds."),
+    "tollgate_cost_usd": (("tenant", "deployment", "component"), "What calls cost, in dollars."),
+    "tollgate_baseline_cost_usd": (("tenant", "route"), "What the route's reference model would have cost."),
+    "tollgate_overhead_cost_usd": (("tenant", "route"), "Judges and discarded answers; within the cost."),
+    "tollgate_budget_denials": (WINDOW, "Requests a full budget refused."),
+    "tollgate_budget_degrades": (WINDOW, "Requests a full budget made cheaper."),
+    "tollgate_decisions": (("route", "policy", "decision"), "What policies decided."),
+    "tollgate_escalations": (("route", "reason"), "Answers that were not good enough."),
+    "tollgate_failovers": (("deployment", "reason"), "Deployments given up for the next step of the plan."),
+    "tollgate_retries": (("deployment", "reason"), "Calls repeated on the same deployment."),
+    "tollgate_reply_cache": (("kind", "result"), "Lookups in the reply cache."),
+    "tollgate_usage_missing": (DEPLOYMENT, "Answers whose provider did not say what they used."),
+    "tollgate_price_unknown": (DEPLOYMENT, "Calls whose cost is not known."),
+    "tollgate_overshoot_usd": (DEPLOYMENT, "Dollars charged above what was set aside."),
+    "tollgate_records_written": ((), "Usage records written to SQL."),
+    "tollgate_records_failed": (
+        ("reason",),
+        "Records SQL refused (quarantined), the disk refused (unspooled), or lost.",
+    ),
+}
+"""Counters by name without `_total`: labels and help."""
+
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600)
+OVERHEAD_SECONDS = (50e-6, 100e-6, 200e-6, 300e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 1)
+RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1, 1.02, 1.05, 1.1, 1.2, 1.3, 1.5, 2, 4)
+
+HISTOGRAMS: Mapping[str, tuple[tuple[float, ...], str]] = {
+    "tollgate_request_seconds": (SECONDS, "From the request's arrival to the end of the answer."),
+    "tollgate_upstream_seconds": (SECONDS, "Of which waiting for the provider."),
+    "tollgate_time_to_first_token_seconds": (SECONDS, "From the request's arrival to the first byte of the answer."),
+    "tollgate_overhead_seconds": (OVERHEAD_SECONDS, "What the gateway itself added."),
+    "tollgate_token_estimate_ratio": (RATIOS, "Input tokens estimated before the call / reported after it."),
+}
+"""Histograms by name, all by deployment: buckets and help."""
+
+GAUGES: Mapping[str, tuple[tuple[str, ...], str, str]] = {
+    "tollgate_budget_limit_usd": (WINDOW, "Budget limits.", ""),
+    "tollgate_budget_spent_usd": (WINDOW, "Spent in the current window, as the ledger says.", ""),
+    "tollgate_budget_reserved_usd": (WINDOW, "Set aside by requests in flight, as the ledger says.", ""),
+    "tollgate_circuit_open": (DEPLOYMENT, "1 while a worker sends nothing there.", "livemax"),
+    "tollgate_inflight_requests": (DEPLOYMENT, "Calls under way.", "livesum"),
+    "tollgate_records_pending": ((), "Records that are not in SQL yet, at least.", "livemax"),
+}
+"""Gauges by name: labels, help and how workers' values join; those without are the same for all, from the ledger."""
+
+NAMES = frozenset({f"{name}_total" for name in COUNTERS} | set(HISTOGRAMS) | set(GAUGES))
+"""Every name there is, as queries write it."""
+
+_BUCKETS = frozenset(map(str, Bucket))
+_COMPONENTS = _BUCKETS | {"fee"}
+_SHARED_KINDS = frozenset({"tenant", "global", "deployment", "provider"})
+
+
+class Condition(Protocol):
+    """What is shown of a deployment's health."""
+
+    open: bool
+    inflight: int
+
+
+class Metrics:
+    """One per process.  `directory`: where several workers meet; None: there is one worker."""
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self, directory: Path | None = None) -> None:
+        shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        self._directory = directory or (Path(shared) if shared else None)
+        self._registry = CollectorRegistry()
+        self._counters = {
+            name: Counter(name, text, labels, registry=self._registry) for name, (labels, text) in COUNTERS.items()
+        }
+        self._histograms = {
+            name: Histogram(name, text, DEPLOYMENT, registry=self._registry, buckets=buckets)
+            for name, (buckets, text) in HISTOGRAMS.items()
+        }
+        self._gauges: dict[str, Gauge] = {
+            name: Gauge(name, text, labels, registry=self._registry, multiprocess_mode=mode)  # type: ignore[arg-type]  # one of its literals
+            for name, (labels, text, mode) in GAUGES.items()
+            if mode
+        }
+        self._children: dict[tuple[str, ...], Counter] = {}
+        self._dollars: dict[tuple[str, ...], _Dollars] = {}
+        self._timers: dict[str, _Timers] = {}
+
+    def observe(self, record: Record, overhead_s: float | None = None, upstream_s: float | None = None) -> None:
+        """Counts one request that reached a provider.  Times in seconds; None: not measured."""
+        tenant, route, deployment = record.tenant, record.route, record.deployment
+        self._child("tollgate_requests", tenant, route, deployment, record.endpoint, record.outcome).inc()
+        for kind, tokens in record.tokens.items():
+            self._child("tollgate_tokens", tenant, deployment, kind if kind in _BUCKETS else "other").inc(tokens)
+        self._costs(record)
+        if record.baseline_cost is not None:
+            self._usd("tollgate_baseline_cost_usd", record.baseline_cost, tenant, route)
+        if record.overhead_cost:
+            self._usd("tollgate_overhead_cost_usd", record.overhead_cost, tenant, route)
+        if record.estimated and record.outcome is not Outcome.PRESUMED:
+            self._child("tollgate_usage_missing", deployment).inc()
+        if record.outcome is not Outcome.PRESUMED:
+            timers = self._timers.get(deployment) or self._timer(deployment)
+            timers.observe(record, overhead_s, upstream_s)
+
+    def _costs(self, record: Record) -> None:
+        tenant, deployment, cost = record.tenant, record.deployment, record.cost
+        if cost is None:
+            self._child("tollgate_price_unknown", deployment).inc()
+            return
+        rest = cost
+        for component, amount in record.components.items():
+            self._usd(
+                "tollgate_cost_usd", amount, tenant, deployment, component if component in _COMPONENTS else "other"
+            )
+            rest -= amount
+        if rest > 0:
+            name = "presumed" if record.outcome is Outcome.PRESUMED else "other"
+            self._usd("tollgate_cost_usd", rest, tenant, deployment, name)
+        if record.reserved and cost > record.reserved:
+            self._usd("tollgate_overshoot_usd", cost - record.reserved, deployment)
+
+    def refused(self, tenant: str, endpoint: str, code: str) -> None:  # noqa: ARG002  # a code is a client's doing: no label
+        """Counts a request that ended before any provider saw it.  `tenant`: "" when nobody proved to be one."""
+        self._child("tollgate_requests", tenant, "", "", endpoint, Outcome.REFUSED).inc()
+
+    def denied(self, tenant: str, account: str, window: str) -> None:
+        """Counts a refusal by a full budget.  Of `account` only the kind is kept: "user u7" is counted as "user"."""
+        self._child("tollgate_budget_denials", tenant, account.partition(" ")[0], window).inc()
+
+    def degraded(self, tenant: str, account: str, window: str) -> None:
+        """Counts a request made cheaper by a full budget; `account` as in `denied`."""
+        self._child("tollgate_budget_degrades", tenant, account.partition(" ")[0], window).inc()
+
+    def decided(self, route: str, policy: str, decision: str) -> None:
+        """Counts what a policy decided; `decision` is one of the policy's few words."""
+        self._child("tollgate_decisions", route, policy, decision).inc()
+
+    def escalated(self, route: str, reason: str) -> None:
+        """Counts an answer that was not good enough."""
+        self._child("tollgate_escalations", route, reason).inc()
+
+    def failed_over(self, deployment: str, reason: str) -> None:
+        """Counts a deployment given up; `reason` is an error's code."""
+        self._child("tollgate_failovers", deployment, reason).inc()
+
+    def retried(self, deployment: str, reason: str) -> None:
+        """Counts a repeated call; `reason` is an error's code."""
+        self._child("tollgate_retries", deployment, reason).inc()
+
+    def looked_up(self, kind: str, result: str) -> None:
+        """Counts a lookup in the reply cache: (exact, hit), (semantic, miss) ..."""
+        self._child("tollgate_reply_cache", kind, result).inc()
+
+    def written(self, count: int) -> None:
+        """Counts records that are now in SQL and were not before."""
+        self._child("tollgate_records_written").inc(count)
+
+    def failed(self, reason: str, count: int = 1) -> None:
+        """Counts records that went astray: `quarantined`, `unspooled` (kept in memory) or `lost`."""
+        self._child("tollgate_records_failed", reason).inc(count)
+
+    def nano_usd(self, name: str = "tollgate_cost_usd") -> dict[tuple[str, ...], NanoUSD]:
+        """The exact sums of this process behind a counter of dollars, by label values."""
+        return {key[1:]: dollars.nano for key, dollars in self._dollars.items() if key[0] == name}
+
+    def publish(self, conditions: Mapping[str, Condition], pending: int) -> None:
+        """Shows this worker's gauges to whichever worker is asked.  Once a second is enough; `render` does it too."""
+        circuit, inflight = self._gauges["tollgate_circuit_open"], self._gauges["tollgate_inflight_requests"]
+        for deployment, condition in conditions.items():
+            circuit.labels(deployment).set(condition.open)
+            inflight.labels(deployment).set(condition.inflight)
+        self._gauges["tollgate_records_pending"].set(pending)
+
+    def render(
+        self, balances: Iterable[Balance] = (), conditions: Mapping[str, Condition] | None = None, pending: int = 0
+    ) -> bytes:
+        """Prometheus text.  Budget gauges are `balances` as the ledger has just given them; milliseconds, not hot."""
+        self.publish(conditions or {}, pending)
+        registry = CollectorRegistry()
+        if self._directory is None:
+            registry.register(_Ready(self._registry.collect()))
+        else:
+            _bury(self._directory)
+            MultiProcessCollector(registry, str(self._directory))  # type: ignore[no-untyped-call]  # the library has no types here
+        registry.register(_Ready(_budgets(balances)))
+        return generate_latest(registry)
+
+    def _child(self, *key: str) -> Counter:
+        child = self._children.get(key)
+        if child is None:
+            metric = self._counters[key[0]]
+            child = self._children[key] = metric.labels(*key[1:]) if len(key) > 1 else metric
+        return child
+
+    def _usd(self, name: str, amount: NanoUSD, *labels: str) -> None:
+        key = (name, *labels)
+        dollars = self._dollars.get(key)
+        if dollars is None:
+            dollars = self._dollars[key] = _Dollars(self._child(*key))
+        dollars.add(amount)
+
+    def _timer(self, deployment: str) -> _Timers:
+        timers = self._timers[deployment] = _Timers(*(self._histograms[name].labels(deployment) for name in HISTOGRAMS))
+        return timers
+
+
+class _Dollars:
+    """A counter of dollars that follows an exact integer, so that float errors do not add up."""
+
+    __slots__ = ("_child", "_shown", "nano")
+
+    def __init__(self, child: Counter) -> None:
+        self._child = child
+        self._shown = 0.0
+        self.nano = 0
+
+    def add(self, amount: NanoUSD) -> None:
+        self.nano += amount
+        step = self.nano / NANO - self._shown
+        if step > 0:
+            self._child.inc(step)
+            self._shown += step
+
+
+@dataclass(frozen=True, slots=True)
+class _Timers:
+    """One deployment's histograms, in the order they are declared."""
+
+    request: Histogram
+    upstream: Histogram
+    first_token: Histogram
+    overhead: Histogram
+    estimate: Histogram
+
+    def observe(self, record: Record, overhead_s: float | None, upstream_s: float | None) -> None:
+        self.request.observe(record.latency_ms / 1000)
+        if upstream_s is not None:
+            self.upstream.observe(upstream_s)
+        if record.first_token_ms:
+            self.first_token.observe(record.first_token_ms / 1000)
+        if overhead_s is not None:
+            self.overhead.observe(overhead_s)
+        if record.tokens_estimated and not record.estimated:
+            reported = sum([tokens for kind, tokens in record.tokens.items() if kind in INPUT_BUCKETS])
+            if reported:
+                self.estimate.observe(record.tokens_estimated / reported)
+
+
+class _Ready(Collector):
+    """Families that were made a moment ago."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _budgets(balances: Iterable[Balance]) -> list[Metric]:
+    """Limit, spent and reserved of money limits on accounts that may be labels.
+
+    Two limits on the same account and window would be one series twice, which Prometheus refuses: the tighter is shown.
+    """
+    tightest: dict[tuple[str, str, str], Balance] = {}
+    for balance in balances:
+        if balance.limit.unit is not Unit.COST or balance.account.kind not in _SHARED_KINDS:
+            continue
+        key = (balance.account.tenant, _account_label(balance), str(balance.limit.window))
+        if key not in tightest or balance.limit.amount < tightest[key].limit.amount:
+            tightest[key] = balance
+    families = [
+        GaugeMetricFamily(name, text, labels=labels) for name, (labels, text, mode) in GAUGES.items() if not mode
+    ]
+    for key, balance in tightest.items():
+        for family, nano in zip(families, (balance.limit.amount, balance.spent, balance.reserved), strict=True):
+            family.add_metric(key, nano / NANO)
+    return list(families)
+
+
+def _account_label(balance: Balance) -> str:
+    kind, id_ = balance.account.kind, balance.account.id
+    return kind if kind in ("tenant", "global") else f"{kind}:{id_}"
+
+
+def _bury(directory: Path) -> None:
+    """Forgets the gauges of workers that died; what they counted stays."""
+    for file in directory.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]  # the library has no types here

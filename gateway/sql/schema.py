@@ -1,0 +1,153 @@
+"""The tables.  Money is BIGINT nano-dollars, times are unix seconds; the migrations build exactly this."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData()
+
+Json = JSON().with_variant(JSONB(), "postgresql")
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False, server_default="")
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default="0")
+
+
+def _json(name: str) -> Column[Any]:
+    return Column(name, Json, nullable=False)
+
+
+records = Table(
+    "records",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("at", Double, nullable=False),
+    _count("hour"),  # whole hours since 1970, so that days and hours group alike in both databases
+    _text("tenant"),
+    _text("key"),
+    _text("endpoint"),
+    _text("model"),
+    _text("route"),
+    _text("deployment"),
+    _text("provider"),
+    _text("upstream_model"),
+    _text("response_model"),
+    _text("outcome"),
+    Column("stream", Boolean, nullable=False),
+    _text("user"),
+    _text("task"),
+    _json("tags"),
+    _json("tokens"),
+    _json("fees"),
+    _count("input_tokens"),  # sums over `tokens`, for reports
+    _count("cached_tokens"),
+    _count("output_tokens"),
+    Column("estimated", Boolean, nullable=False),
+    Column("cost", BigInteger),  # NULL: unknown, which is not zero
+    _json("components"),
+    Column("reported_cost", BigInteger),
+    Column("baseline_cost", BigInteger),
+    _count("overhead_cost"),
+    _count("reserved"),
+    Column("status", Integer, nullable=False),
+    _text("error"),
+    _text("finish_reason"),
+    Column("attempts", Integer, nullable=False),
+    _count("latency_ms"),
+    _count("first_token_ms"),
+    _count("tokens_estimated"),
+    _text("reasons"),
+    _json("flags"),
+    Index("records_at", "at", "id"),
+    Index("records_tenant_at", "tenant", "at", "id"),
+    Index("records_deployment_at", "deployment", "at"),
+    Index("records_task", "task", "at"),
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _json("models"),
+    _json("tags"),
+    _text("zone"),
+    _text("on_ledger_outage"),
+    Column("drop_params", Boolean, nullable=False),
+    Column("suspended", Boolean, nullable=False),
+    Column("request_cost_max", BigInteger),
+    Column("created", Double, nullable=False),
+    Column("updated", Double, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
+    _text("name"),
+    Column("digest", LargeBinary, nullable=False, unique=True),  # SHA-256 of the secret
+    _json("models"),
+    Column("created", Double, nullable=False),
+    Column("expires", Double),
+    Column("revoked", Double),
+    Index("keys_tenant", "tenant"),
+)
+
+limits = Table(
+    "limits",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
+    Column("key", Text, ForeignKey("keys.id", ondelete="CASCADE")),  # NULL: of the tenant
+    _text("account"),
+    _text("unit"),
+    Column("amount", BigInteger, nullable=False),
+    _text("every"),
+    _count("rolling_s"),
+    _text("zone"),
+    _text("action"),
+    Column("created", Double, nullable=False),
+    Column("updated", Double, nullable=False),
+    Index("limits_tenant", "tenant"),
+    Index("limits_key", "key"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", Double, nullable=False),
+    _text("actor"),  # where the request came from
+    _text("action"),
+    _text("subject"),
+    Column("before", Json),
+    Column("after", Json),
+)
+
+revision = Table(
+    "revision",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
