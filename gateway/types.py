@@ -197,7 +197,7 @@ class Deployment:
     region: str = ""
     quality: float | None = None  # 0..1, for policies
     tokens_per_second: float | None = None
-    tokenizer: str = "o200k_base"  # the family whose counting rules hold; see gateway.tokens
+    tokenizer: str = ""  # the counting family, if the operator names one; else gateway.tokens knows it by the model
     cache_writes: bool = False  # whether the provider charges writes that the request did not ask for
 
 

@@ -1,0 +1,77 @@
+"""What reported usage teaches about one kind of request on one deployment.  Pure arithmetic, O(1), no clock.
+
+The model is reported = offset + ratio x estimate: a hidden prompt moves the offset, another vocabulary the ratio.
+Both are fitted by recursive least squares that forgets (so a changed model is learned again), starting from "the
+estimate is right".  A surprise is clipped, so that one odd reply cannot carry the fit away.  The bound follows the
+largest recent shortfall, which fades; p90 of it would, by definition, be passed by every tenth request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Final
+
+FORGET: Final = 0.985
+"""Weight left to what was known when one more report comes: a memory of about 70 requests."""
+FADE: Final = 0.99
+"""What is left of the largest shortfall after one more report."""
+CLIP: Final = 4.0
+"""Surprises beyond this many deviations count as this many."""
+SCALE: Final = 40.0
+"""Tokens below which an error is judged in tokens rather than as a share."""
+
+
+@dataclass(slots=True)
+class Calibration:
+    """Offset and ratio with their covariance (`oo`, `orr`, `rr`), and the shortfall as a share of estimate + SCALE."""
+
+    margin: float
+    slack: float
+    offset: float = 0.0
+    ratio: float = 1.0
+    oo: float = 0.0
+    orr: float = 0.0
+    rr: float = 0.0
+    deviation: float = 0.0
+    shortfall: float = 0.0
+    reports: int = 0
+
+    def __post_init__(self) -> None:
+        self.oo = self.slack * self.slack
+        self.rr = self.margin * self.margin
+        self.deviation = self.margin / 2
+
+    def learn(self, estimate: float, reported: int) -> None:
+        """One more request: what was estimated before calibration, and what the provider said."""
+        weight = estimate + SCALE
+        error = reported - self.expected(estimate)
+        share = error / weight
+        self.shortfall = max(share, self.shortfall * FADE)
+        self._fit(estimate, max(-CLIP, min(CLIP, share / self.deviation)) * self.deviation * weight, weight)
+        self.deviation = max(0.005, 0.9 * self.deviation + 0.1 * min(abs(share), CLIP * self.deviation))
+        self.reports += 1
+
+    def _fit(self, estimate: float, error: float, weight: float) -> None:
+        gain_o = self.oo + self.orr * estimate
+        gain_r = self.orr + self.rr * estimate
+        noise = (self.deviation * weight) ** 2
+        total = FORGET * noise + gain_o + gain_r * estimate
+        self.offset += gain_o / total * error
+        self.ratio += gain_r / total * error
+        self.oo = min((self.oo - gain_o * gain_o / total) / FORGET, self.slack * self.slack * 100)
+        self.orr = (self.orr - gain_o * gain_r / total) / FORGET
+        self.rr = min((self.rr - gain_r * gain_r / total) / FORGET, self.margin * self.margin * 100)
+        limit = sqrt(max(self.oo, 0.0) * max(self.rr, 0.0))
+        self.orr = max(-limit, min(limit, self.orr))
+
+    def expected(self, estimate: float) -> float:
+        """What is likely to be reported."""
+        return max(1.0, self.offset + self.ratio * estimate)
+
+    def headroom(self, estimate: float) -> float:
+        """Tokens above `expected` that a report is not expected to pass."""
+        doubt = 8.0 / (8.0 + self.reports)
+        seen = 1.25 * self.shortfall + 2 * self.deviation
+        first = (self.margin * estimate + self.slack) * doubt
+        return max(first, 0.0) + seen * (estimate + SCALE) * (1 - doubt) + 4

@@ -1,0 +1,137 @@
+"""What a request holds, counted once and for every family; and what that makes on one of them.  Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from gateway.tokens.encodings import O200K
+from gateway.tokens.families import Family, audio_tokens, file_tokens
+from gateway.tokens.images import Image
+from gateway.tokens.parts import Facts
+from gateway.types import Capability, Format
+
+CONTEXT_UNKNOWN = 200_000
+"""Tokens assumed at most for what only the provider can see, on a deployment whose context is not known."""
+
+
+@dataclass(slots=True)
+class Content:
+    """Facts of a request that hold on every deployment.  Read only.  Text does not include tools and schema."""
+
+    format: Format
+    text: dict[str, int]  # tokens, by encoding
+    messages: int
+    system: bool
+    calls: int
+    parallel: int
+    images: list[Image]
+    audio: list[int]  # bytes of base64 text, each
+    files: list[int]  # the same
+    opaque: bool  # holds what only the provider can see: links to files, its own search
+    tools: int
+    tools_json: int  # tokens
+    tools_namespace: int  # tokens
+    forced: bool
+    named: bool
+    schema: int  # tokens
+    thinking: bool
+    capabilities: frozenset[Capability]
+    output_requested: int | None  # tokens per answer; None: the client did not say
+    choices: int
+    bytes: int  # of the body
+
+
+def counted(
+    facts: Facts,
+    format: Format,  # noqa: A002  # the noun of gateway.types
+    size: int,
+    text: dict[str, int],
+    tools: tuple[int, int],
+    schema: int,
+) -> Content:
+    """What was read and what was counted of it, together."""
+    return Content(
+        format=format,
+        text=text,
+        messages=facts.messages,
+        system=facts.system,
+        calls=facts.calls,
+        parallel=facts.parallel,
+        images=facts.images,
+        audio=facts.audio,
+        files=facts.files,
+        opaque=facts.opaque,
+        tools=len(facts.tools),
+        tools_json=tools[0],
+        tools_namespace=tools[1],
+        forced=facts.forced,
+        named=facts.named,
+        schema=schema,
+        thinking=facts.thinking,
+        capabilities=frozenset(facts.needs),
+        output_requested=facts.output_requested,
+        choices=facts.choices,
+        bytes=size,
+    )
+
+
+def first_guess(family: Family, content: Content, thinking: bool) -> float:  # a fact, not a mode
+    """Input tokens by the family's rules alone, without pictures, sound and files."""
+    text = content.text.get(family.encoding)
+    total = family.start + family.message * content.messages
+    total += family.text * (content.text[O200K] if text is None else text)
+    if not content.system:
+        total += family.unsystem
+    if content.tools:
+        total += _tools(family, content)
+    if content.calls:
+        total += family.call * content.calls + family.parallel * content.parallel
+    if content.schema:
+        total += family.schema_start + family.schema * content.schema
+    return total + family.thinking if thinking else total
+
+
+def _tools(family: Family, content: Content) -> float:
+    tokens = content.tools_namespace if family.namespace else content.tools_json
+    total = family.tools_start + family.tool * content.tools + family.tools * tokens
+    if not content.system:
+        total += family.tools_unsystem
+    if content.forced:
+        total += family.forced
+    return total + family.named if content.named else total
+
+
+def has_media(content: Content) -> bool:
+    """Whether there are pictures, sounds or files."""
+    return bool(content.images or content.audio or content.files)
+
+
+def media(family: Family, content: Content) -> tuple[int, int]:
+    """Tokens of the pictures, sounds and files: expected, and at most."""
+    expected = bound = 0
+    for image in content.images:
+        likely, most = family.image(image)
+        expected += likely
+        bound += most
+    for size in content.audio:
+        likely, most = audio_tokens(family, size)
+        expected += likely
+        bound += most
+    for size in content.files:
+        likely, most = file_tokens(size)
+        expected += likely
+        bound += most
+    return expected, bound
+
+
+def ceiling(family: Family, content: Content) -> int:
+    """What no request passes: a token is at least a byte of the body, plus what the family adds unseen."""
+    added = family.start + family.unsystem + family.message * content.messages + family.slack + family.thinking
+    if content.tools:
+        added += family.tools_start + family.tools_unsystem + family.tool * content.tools
+        added += max(0.0, family.forced) + family.named
+    added += family.call * content.calls + family.parallel * content.parallel
+    if content.schema:
+        added += family.schema_start
+    return content.bytes + ceil(added)

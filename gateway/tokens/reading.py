@@ -1,0 +1,284 @@
+"""Reads a request of any client format into `Facts`: what is in it, not yet counted.  Pure.
+
+A body is whatever JSON a client sent.  What is read here and has the wrong shape raises InvalidRequest with the path of
+the field; what is not read is left to the provider.  A wire format is one function in `READERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import orjson
+
+from gateway.errors import InvalidRequest
+from gateway.tokens.parts import (
+    ANTHROPIC_PARTS,
+    CHAT_PARTS,
+    TOO_DEEP,
+    Body,
+    Facts,
+    Json,
+    Misfit,
+    Object,
+    optional,
+    read_content,
+)
+from gateway.tokens.tools import Tool, as_answer
+from gateway.types import Capability, Format
+
+OUTPUT_MAX: Final = 10_000_000
+"""Tokens; no model writes more, so a larger `max_tokens` is a mistake."""
+CHOICES_MAX: Final = 128
+MESSAGES_MAX: Final = 100_000
+
+_NO_THINKING: Final = frozenset({"none", "disabled"})
+
+
+def read(format: Format, body: Body) -> Facts:  # noqa: A002  # the noun of gateway.types
+    """What `body` holds.  Raises InvalidRequest naming the field, and nothing else, whatever the JSON."""
+    if not isinstance(body, Mapping):
+        raise InvalidRequest("The body: expected a JSON object.")
+    try:
+        return READERS[format](body)
+    except Misfit as misfit:
+        raise InvalidRequest(f"{misfit.path}: expected {misfit.expected}.", param=misfit.path) from None
+
+
+def validate(format: Format, body: Body) -> None:  # noqa: A002  # the noun of gateway.types
+    """Raises InvalidRequest for what `Counter.content` would refuse, without counting."""
+    read(format, body)
+
+
+def requested_output(format: Format, body: Body) -> int | None:  # noqa: A002  # the noun of gateway.types
+    """The most tokens the client wants per answer; None: it did not say.  Raises InvalidRequest."""
+    fields = ("max_completion_tokens", "max_tokens") if format is Format.CHAT else ("max_tokens",)
+    found = [_integer(body, name, OUTPUT_MAX) for name in fields]
+    return next((value for value in found if value is not None), None)
+
+
+def choices(body: Body) -> int:
+    """How many answers the client wants (`n`).  Raises InvalidRequest."""
+    return _integer(body, "n", CHOICES_MAX) or 1
+
+
+def _integer(body: Body, name: str, most: int) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if type(value) is not int or not 0 < value <= most:
+        raise InvalidRequest(f"{name}: expected an integer from 1 to {most}.", param=name)
+    return value
+
+
+def read_chat(body: Body) -> Facts:
+    """OpenAI Chat Completions."""
+    facts = Facts(output_requested=requested_output(Format.CHAT, body), choices=choices(body))
+    _each(body, facts, _chat_message)
+    _chat_tools(body, facts)
+    _response_format(body, facts)
+    _chat_options(body, facts)
+    return _finish(facts)
+
+
+def read_messages(body: Body) -> Facts:
+    """Anthropic Messages."""
+    facts = Facts(output_requested=requested_output(Format.MESSAGES, body))
+    _each(body, facts, _anthropic_message)
+    system = body.get("system")
+    if system is not None:
+        facts.system = True
+        read_content(system, facts, ANTHROPIC_PARTS, "system")
+    _anthropic_tools(body, facts)
+    output = optional(body, "output_config", dict) or {}
+    form = optional(body, "output_format", dict) or optional(output, "format", dict, "output_config.")
+    if form is not None:
+        facts.schema = _schema(form.get("schema"), "output_config.format.schema")
+        facts.needs.add(Capability.JSON_SCHEMA)
+    thinking = optional(body, "thinking", dict)
+    facts.thinking = thinking is not None and thinking.get("type") not in _NO_THINKING
+    return _finish(facts)
+
+
+READERS: Final[Mapping[Format, Callable[[Body], Facts]]] = {Format.CHAT: read_chat, Format.MESSAGES: read_messages}
+
+
+def _finish(facts: Facts) -> Facts:
+    if facts.tools:
+        try:
+            facts.tools_raw = orjson.dumps(facts.tools)
+        except TypeError:
+            raise Misfit("tools", TOO_DEEP) from None
+    held = (
+        (facts.tools or facts.provider_tools, Capability.TOOLS),
+        (facts.images, Capability.VISION),
+        (facts.audio, Capability.AUDIO),
+        (facts.files, Capability.FILES),
+        (facts.thinking, Capability.REASONING),
+        (facts.choices > 1, Capability.N),
+    )
+    for is_held, capability in held:
+        if is_held:
+            facts.needs.add(capability)
+    return facts
+
+
+def _each(body: Body, facts: Facts, message_reader: Callable[[Object, Facts], None]) -> None:
+    messages = body.get("messages")
+    if type(messages) is not list or not 0 < len(messages) <= MESSAGES_MAX:
+        raise Misfit("messages", f"a list of 1 to {MESSAGES_MAX} messages")
+    facts.messages = len(messages)
+    for i, message in enumerate(messages):
+        try:
+            _check_message(message)
+            message_reader(message, facts)
+        except Misfit as misfit:
+            raise Misfit(f"messages[{i}]{misfit.path}", misfit.expected) from None
+
+
+def _check_message(message: Json) -> None:
+    if type(message) is not dict:
+        raise Misfit("", "an object with role and content")
+    if type(message.get("role")) is not str:
+        raise Misfit(".role", "a string")
+
+
+def _chat_message(message: Object, facts: Facts) -> None:
+    content = message.get("content")
+    if type(content) is str:
+        facts.texts.append(content)
+    elif content is not None:
+        read_content(content, facts, CHAT_PARTS, ".content")
+    if message["role"] in ("system", "developer"):
+        facts.system = True
+    if len(message) == 2 and content is not None:
+        return
+    if (name := optional(message, "name", str, ".")) is not None:
+        facts.texts.append(name)
+        facts.names += 1
+    calls = optional(message, "tool_calls", list, ".") or ()
+    facts.parallel += len(calls) > 1
+    for i, call in enumerate(calls):
+        _chat_call(call, facts, f".tool_calls[{i}]")
+    if (legacy := optional(message, "function_call", dict, ".")) is not None:
+        _function_call(legacy, facts, ".function_call")
+
+
+def _chat_call(call: Json, facts: Facts, path: str) -> None:
+    if type(call) is not dict:
+        raise Misfit(path, "an object")
+    key = "custom" if call.get("type") == "custom" else "function"
+    function = call.get(key)
+    if type(function) is not dict:
+        raise Misfit(f"{path}.{key}", "an object with name and arguments")
+    _function_call(function, facts, f"{path}.{key}")
+
+
+def _function_call(function: Object, facts: Facts, path: str) -> None:
+    facts.calls += 1
+    for key in ("name", "arguments", "input"):
+        if (text := optional(function, key, str, f"{path}.")) is not None:
+            facts.texts.append(text)
+
+
+def _anthropic_message(message: Object, facts: Facts) -> None:
+    content = message.get("content")
+    if type(content) is str:
+        facts.texts.append(content)
+    else:
+        read_content(content, facts, ANTHROPIC_PARTS, ".content")
+
+
+def _chat_tools(body: Body, facts: Facts) -> None:
+    for i, tool in enumerate(optional(body, "tools", list) or ()):
+        if type(tool) is not dict:
+            raise Misfit(f"tools[{i}]", "an object")
+        kind = tool.get("type")
+        if kind not in ("function", "custom"):
+            facts.provider_tools += 1
+            facts.opaque = True
+        elif type(tool.get(kind)) is not dict:
+            raise Misfit(f"tools[{i}].{kind}", "an object with a name")
+        else:
+            facts.tools.append(tool)
+    facts.tools += [{"function": tool} for tool in _objects(body, "functions")]
+    choice = body.get("tool_choice")
+    if choice is not None and type(choice) not in (str, dict):
+        raise Misfit("tool_choice", "a string or an object")
+    facts.named = type(choice) is dict
+    facts.forced = facts.named or choice == "required"
+
+
+def _anthropic_tools(body: Body, facts: Facts) -> None:
+    for tool in _objects(body, "tools"):
+        if tool.get("type") in (None, "custom"):
+            facts.tools.append(tool)
+        else:
+            facts.provider_tools += 1
+            facts.opaque = facts.opaque or str(tool["type"]).startswith(("web_", "code_", "mcp"))
+    facts.opaque = facts.opaque or bool(body.get("mcp_servers"))
+    choice = optional(body, "tool_choice", dict)
+    facts.named = choice is not None and choice.get("type") == "tool"
+    facts.forced = facts.named or (choice is not None and choice.get("type") == "any")
+
+
+def canonical(tools: list[Object]) -> list[Tool]:
+    """The tools of either client format, those whose parts have the right types; others keep what can be kept."""
+    found = []
+    for tool in tools:
+        inner = tool.get("function") or tool.get("custom") or tool
+        name, description = inner.get("name"), inner.get("description")
+        parameters = inner.get("parameters") or inner.get("input_schema") or inner.get("format")
+        found.append(
+            Tool(
+                name if type(name) is str else "",
+                description if type(description) is str else "",
+                parameters if type(parameters) is dict else {},
+            )
+        )
+    return found
+
+
+def _schema(schema: Json, path: str) -> str:
+    try:
+        return as_answer(schema)
+    except TypeError:
+        raise Misfit(path, TOO_DEEP) from None
+
+
+def _response_format(body: Body, facts: Facts) -> None:
+    form = optional(body, "response_format", dict)
+    if form is None:
+        return
+    match form.get("type"):
+        case "json_schema":
+            schema = optional(form, "json_schema", dict, "response_format.")
+            facts.schema = _schema(schema, "response_format.json_schema")
+            facts.needs.add(Capability.JSON_SCHEMA)
+        case "json_object":
+            facts.needs.add(Capability.JSON_OBJECT)
+
+
+def _chat_options(body: Body, facts: Facts) -> None:
+    if body.get("logprobs") is True or body.get("top_logprobs"):
+        facts.needs.add(Capability.LOGPROBS)
+    if "audio" in (optional(body, "modalities", list) or ()):
+        facts.needs.add(Capability.AUDIO)
+    facts.opaque = facts.opaque or body.get("web_search_options") is not None
+    effort = optional(body, "reasoning_effort", str)
+    reasoning = optional(body, "reasoning", dict)
+    thinking = optional(body, "thinking", dict)
+    facts.thinking = (
+        (effort is not None and effort not in _NO_THINKING)
+        or (reasoning is not None and reasoning.get("effort") != "none" and reasoning.get("enabled") is not False)
+        or (thinking is not None and thinking.get("type") not in _NO_THINKING)
+        or body.get("enable_thinking") is True
+    )
+
+
+def _objects(body: Body, name: str) -> list[Object]:
+    items = optional(body, name, list) or []
+    for i, item in enumerate(items):
+        if type(item) is not dict:
+            raise Misfit(f"{name}[{i}]", "an object")
+    return items
