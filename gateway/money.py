@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -10,6 +10,11 @@ from gateway.types import INPUT_BUCKETS, NANO, OUTPUT_BUCKETS, Bucket, Cost, Nan
 
 MILLION = 1_000_000
 STANDARD_TIERS = frozenset({"", "default", "standard", "auto", "on_demand"})
+REQUEST_FEE = "request"
+"""A fee with this name is due once for every call, whether or not its usage says so."""
+
+_WRITES = frozenset(bucket for bucket in INPUT_BUCKETS if bucket.startswith("cache_write"))
+_SOUND = frozenset(bucket for bucket in Bucket if bucket.startswith(("audio", "video")))
 
 
 def nano(dollars: Decimal | str | float) -> NanoUSD:
@@ -37,16 +42,13 @@ def cost(usage: Usage, price: Price, at: float) -> Cost:
     unknown = [f"service_tier:{usage.service_tier}"] if variant_missing else []
     if not price.known:
         unknown.append("price")
-    total_in = usage.input_tokens
-    window = _window_rates(base, at)
     parts: list[tuple[str, int]] = []
-    for bucket, tokens in usage.tokens.items():
-        amount = _charge(bucket, tokens, total_in, base, window)
+    for bucket, amount in _charges(usage.tokens, base, _window_rates(base, at)):
         if amount is None:
             unknown.append(bucket)
         else:
             parts.append((bucket, amount))
-    for fee, count in usage.fees.items():
+    for fee, count in _pieces(usage, base):
         if (rate := base.fees.get(fee)) is None:
             unknown.append(f"fee:{fee}")
         else:
@@ -56,20 +58,53 @@ def cost(usage: Usage, price: Price, at: float) -> Cost:
     return _rounded(parts)
 
 
-def bound(price: Price, input_max: int, output_max: int, *, cache_writes: bool, fees: int = 0) -> NanoUSD | None:
-    """The most a call with at most these tokens can cost, whatever the hour, the tier and the cache.  None: unknown."""
-    if not price.known:
+def bound(
+    price: Price,
+    input_max: int,
+    output_max: int,
+    *,
+    cache_writes: bool,
+    fees: int = 0,
+    service_tier: str = "",
+    audio: bool = False,
+) -> NanoUSD | None:
+    """The most a call with at most these tokens can cost, whatever the hour, the context tier and the cache.
+
+    `cache_writes`: the call may write to the provider's cache; `audio`: sound or film may go in or come out.  None:
+    unknown, as for a `service_tier` that has no price.
+    """
+    base, variant_missing = _variant(price, service_tier)
+    if not price.known or variant_missing or (audio and Bucket.AUDIO_IN not in base.rates):
         return None
-    excluded = set() if cache_writes else {b for b in INPUT_BUCKETS if b.startswith("cache_write")}
-    excluded |= {b for b in Bucket if b.startswith(("audio", "video"))}
-    rates_in: list[NanoUSD] = []
-    rates_out: list[NanoUSD] = []
-    for rates in _reachable(price, input_max):
-        rates_in += [r for b, r in rates.items() if b in INPUT_BUCKETS and b not in excluded]
-        rates_out += [r for b, r in rates.items() if b in OUTPUT_BUCKETS and b not in excluded]
-    if (input_max and not rates_in) or (output_max and not rates_out):
+    reachable = _reachable(base, input_max)
+    dearest_in = _dearest(reachable, INPUT_BUCKETS, cache_writes=cache_writes, audio=audio)
+    dearest_out = _dearest(reachable, OUTPUT_BUCKETS, cache_writes=cache_writes, audio=audio)
+    if (input_max and dearest_in is None) or (output_max and dearest_out is None):
         return None
-    return _up(input_max * max(rates_in, default=0) + output_max * max(rates_out, default=0)) + fees
+    tokens = _up(input_max * (dearest_in or 0) + output_max * (dearest_out or 0))
+    return tokens + fees + base.fees.get(REQUEST_FEE, 0)
+
+
+def _dearest(
+    reachable: list[Mapping[Bucket, NanoUSD]], direction: frozenset[Bucket], *, cache_writes: bool, audio: bool
+) -> NanoUSD | None:
+    dearest: NanoUSD | None = None
+    for rates in reachable:
+        for bucket, rate in rates.items():
+            if (
+                bucket in direction
+                and (dearest is None or rate > dearest)
+                and (cache_writes or bucket not in _WRITES)
+                and (audio or bucket not in _SOUND)
+            ):
+                dearest = rate
+    return dearest
+
+
+def _pieces(usage: Usage, price: Price) -> Iterable[tuple[str, int]]:
+    if REQUEST_FEE in price.fees and REQUEST_FEE not in usage.fees:
+        return ((REQUEST_FEE, 1), *usage.fees.items())
+    return usage.fees.items()
 
 
 def _reachable(price: Price, input_max: int) -> list[Mapping[Bucket, NanoUSD]]:
@@ -107,27 +142,44 @@ def _holds(window: PriceWindow, minute: int, weekday: int) -> bool:
     return minute < end and (weekday - 1) % 7 in window.weekdays
 
 
-def _charge(
-    bucket: Bucket, tokens: int, total_in: int, price: Price, window: Mapping[Bucket, NanoUSD] | None
-) -> int | None:
-    """Tokens x rate, in millionths of a nano-dollar."""
-    base = window[bucket] if window and bucket in window else price.rates.get(bucket)
-    tier = _tier(price.tiers, total_in)
-    if tier is None or bucket not in tier.rates:
-        return None if base is None else tokens * base
-    if not tier.marginal:
-        return tokens * tier.rates[bucket]
-    if bucket not in INPUT_BUCKETS:
-        return None if base is None else tokens * base
-    if base is None:
-        return None
-    above = min(tokens, total_in - tier.above)
-    return (tokens - above) * base + above * tier.rates[bucket]
+def _charges(
+    tokens: Mapping[Bucket, int], price: Price, window: Mapping[Bucket, NanoUSD] | None
+) -> Iterator[tuple[Bucket, int | None]]:
+    """Tokens x rate of each bucket, in millionths of a nano-dollar; None where there is no rate."""
+    rates = price.rates if window is None else {**price.rates, **window}
+    if price.tiers:
+        total_in = sum(count for bucket, count in tokens.items() if bucket in INPUT_BUCKETS)
+        reached = [tier for tier in price.tiers if total_in > tier.above]
+        if reached and reached[-1].marginal:
+            yield from _marginal(tokens, rates, reached)
+            return
+        if reached:
+            rates = {**rates, **reached[-1].rates}
+    for bucket, count in tokens.items():
+        rate = rates.get(bucket)
+        yield bucket, None if rate is None else count * rate
 
 
-def _tier(tiers: tuple[Tier, ...], total_in: int) -> Tier | None:
-    reached = [tier for tier in tiers if total_in > tier.above]
-    return reached[-1] if reached else None
+def _marginal(
+    tokens: Mapping[Bucket, int], rates: Mapping[Bucket, NanoUSD], tiers: list[Tier]
+) -> Iterator[tuple[Bucket, int | None]]:
+    """Each stretch of the input at its own tier's rate.  Tokens read from the cache come first: they are a prefix."""
+    position = 0
+    for bucket in sorted(tokens, key=lambda bucket: bucket is not Bucket.CACHE_READ):
+        count, rate = tokens[bucket], rates.get(bucket)
+        if rate is None or bucket not in INPUT_BUCKETS:
+            yield bucket, None if rate is None else count * rate
+        else:
+            edges = [(0, rate), *((tier.above, tier.rates.get(bucket, rate)) for tier in tiers)]
+            yield bucket, _stretches(position, position + count, edges)
+        position += count if bucket in INPUT_BUCKETS else 0
+
+
+def _stretches(start: int, end: int, edges: list[tuple[int, NanoUSD]]) -> int:
+    ends = [edge for edge, _ in edges[1:]] + [end]
+    return sum(
+        max(0, min(end, until) - max(start, since)) * rate for (since, rate), until in zip(edges, ends, strict=True)
+    )
 
 
 def _rounded(parts: list[tuple[str, int]]) -> Cost:
