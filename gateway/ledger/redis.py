@@ -1,0 +1,354 @@
+"""The ledger in Redis: for several gateways on several machines.
+
+Each verb is one Lua script on the server's clock.  A tenant's keys share a hash tag with those of other tenants of its
+shard, and each shard has its holds and its outbox, so a shard lives on one node.  Accounts no tenant owns have a shard
+of their own.  On one server a reservation is one script whatever it touches; on a cluster it is one script for each
+shard, and the refusal of one releases those before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import hiredis
+import msgspec
+
+from gateway.errors import Conflict, LedgerUnavailable
+from gateway.ledger.base import Balance, Line, Reservation, Settlement, Spent, refusal
+from gateway.ledger.book import PRESUMED_KEPT_MS, RELEASED_KEPT_MS, SETTLED_KEPT_MS
+from gateway.ledger.link import RETRY_MAX_S, RETRY_MIN_S, Command, Reply, unavailable
+from gateway.ledger.places import AMOUNT_MAX, Placed, denies, place
+from gateway.ledger.routing import Routing
+from gateway.ledger.scripts import SCRIPTS, Script
+from gateway.ledger.windows import Spans
+from gateway.ledger.wire import decode, encode
+from gateway.types import Account, Record
+
+SHARDS = 16
+SHARED = "all"  # the shard of accounts no tenant owns
+EXPIRED_AT_ONCE = 100
+WINDOW_TRIES = 3
+DOUBTS_MAX = 10_000
+
+OK, MOVED, FULL, USED = range(4)  # what reserve.v1.lua answers
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class RedisLedger:
+    """See gateway.ledger.base.
+
+    `wall` is this machine's clock; only windows are computed from it, corrected by what the server's clock showed.
+    `clock`, for tests, takes the place of the server's clock.  `split` makes one server act like a cluster.
+    """
+
+    def __init__(
+        self,
+        routing: Routing,
+        *,
+        prefix: str = "tollgate:",
+        clock: Callable[[], float] | None = None,
+        wall: Callable[[], float] = time.time,
+        split: bool = False,
+    ) -> None:
+        self._routing = routing
+        self._prefix = prefix
+        self._clock = clock
+        self._wall = clock or wall
+        self._offset_s = 0.0
+        self._split = split or not routing.spans_shards
+        self._spans = Spans()
+        self._shards: dict[str, str] = {}
+        self._releasing: set[asyncio.Task[None]] = set()
+
+    def learn(self, offset_s: float) -> None:
+        """The server's clock is this much ahead of ours."""
+        if self._clock is None:
+            self._offset_s = offset_s
+
+    # The verbs
+
+    async def reserve(self, reservation: Reservation) -> list[Balance]:
+        draft = encode(reservation.draft)
+        found: dict[int, Balance] = {}
+        tried: list[str] = []
+        try:
+            for shard, numbers in self._parts(reservation):
+                tried.append(shard)
+                lines = [reservation.lines[number] for number in numbers]
+                balances = await self._reserve(shard, reservation, lines, draft)
+                found.update(zip(numbers, balances, strict=True))
+                draft = b""  # one record for each request, however many shards it touches
+        except RefusedError as refused:
+            for shard in tried[:-1]:
+                await self._free(shard, reservation)
+            raise refused.reason from None
+        except BaseException:
+            for shard in tried:
+                self._release_later(shard, reservation)
+            raise
+        return [found[number] for number in range(len(reservation.lines))]
+
+    async def extend(self, reservation: Reservation, ttl_s: float) -> bool:
+        calls = [
+            self._run(SCRIPTS.extend, shard, self._hold_keys(shard, reservation.id), (_ms(ttl_s), reservation.id))
+            for shard, _ in self._parts(reservation)
+        ]
+        return all(await _together(calls))
+
+    async def settle(self, reservation: Reservation, spent: Spent, record: Record) -> Settlement:
+        written = encode(record)
+        calls = [
+            self._settle(shard, reservation, numbers, spent, b"" if at else written)
+            for at, (shard, numbers) in enumerate(self._parts(reservation))
+        ]
+        found: Settlement = (await _together(calls))[0]
+        return found
+
+    async def release(self, reservation: Reservation) -> None:
+        await _together([self._release(shard, reservation) for shard, _ in self._parts(reservation)])
+
+    async def expire(self) -> int:
+        return sum(await _some([self._expire(shard) for shard in self._all_shards()]))
+
+    async def balances(self, lines: Sequence[Line]) -> list[Balance]:
+        found: dict[int, Balance] = {}
+        for shard, numbers in self._grouped(lines, self._shard("")).items():
+            own = [lines[number] for number in numbers]
+            found.update(zip(numbers, await self._balances(shard, own), strict=True))
+        return [found[number] for number in range(len(lines))]
+
+    async def outbox(self, count: int) -> list[tuple[str, Record]]:
+        each = await _some([self._waiting(shard, count) for shard in self._all_shards()])
+        oldest = sorted((entry for entries in each for entry in entries), key=lambda entry: entry[0])[:count]
+        return [(f"{shard}/{entry_id}", decode(record)) for _, shard, entry_id, record in oldest]
+
+    async def ack(self, tokens: Sequence[str]) -> None:
+        by_shard: dict[str, list[str]] = {}
+        for token in tokens:
+            shard, _, entry_id = token.partition("/")
+            by_shard.setdefault(shard, []).append(entry_id)
+        calls = [self._call(shard, ("XDEL", self._key(shard, "outbox"), *ids)) for shard, ids in by_shard.items()]
+        await _together(calls)
+
+    async def ping(self) -> None:
+        shards = self._all_shards() if self._split else [SHARED]
+        await _together([self._balances(shard, []) for shard in shards])
+
+    async def close(self) -> None:
+        for task in self._releasing:
+            task.cancel()
+        await asyncio.gather(*self._releasing, return_exceptions=True)
+        await self._routing.close()
+
+    # One shard's share of a verb
+
+    async def _reserve(self, shard: str, reservation: Reservation, lines: list[Line], draft: bytes) -> list[Balance]:
+        for _ in range(WINDOW_TRIES):
+            placed = place(lines, self._now_ms(), self._spans, self._counters)
+            checks = [_check(line, index) for line, index in zip(lines, placed.of_line, strict=True)]
+            asked = _pack((placed.places, checks))
+            args = (placed.start, placed.end, _ms(reservation.ttl_s), reservation.id, asked, draft)
+            reply = await self._run(SCRIPTS.reserve, shard, self._hold_keys(shard, reservation.id)[:2], args)
+            match reply[0]:
+                case 0:
+                    return placed.balances(lines, _pairs(reply))
+                case 1:
+                    self._moved(reply)
+                case 2:
+                    raise RefusedError(_refusal(lines, placed, reply))
+                case _:
+                    raise RefusedError(Conflict(f"Request id {reservation.id} is already in the ledger."))
+        raise unavailable("the server's clock and ours disagree about the window")
+
+    async def _settle(
+        self, shard: str, reservation: Reservation, numbers: list[int], spent: Spent, record: bytes
+    ) -> Settlement:
+        keys = self._hold_keys(shard, reservation.id)
+        amounts = (spent.cost, spent.requests, spent.tokens, SETTLED_KEPT_MS)
+        reply = await self._run(SCRIPTS.settle, shard, keys, (reservation.id, *amounts, record))
+        if reply == b"unknown":
+            at_ms = _ms(reservation.draft.at)
+            lines = [reservation.lines[number] for number in numbers]
+            takes = place(lines, at_ms, self._spans, self._counters).takes(at_ms)
+            args = (*amounts, _pack(takes), record)
+            reply = await self._run(SCRIPTS.book_unknown, shard, (keys[0], keys[2]), args)
+        return Settlement(reply.decode())
+
+    async def _release(self, shard: str, reservation: Reservation) -> None:
+        keys = self._hold_keys(shard, reservation.id)[:2]
+        await self._run(SCRIPTS.release, shard, keys, (reservation.id, RELEASED_KEPT_MS))
+
+    async def _expire(self, shard: str) -> int:
+        keys = (self._key(shard, "holds"), self._key(shard, "outbox"))
+        count = 0
+        while True:
+            args = (self._key(shard, "hold:"), EXPIRED_AT_ONCE, PRESUMED_KEPT_MS)
+            booked: int = await self._run(SCRIPTS.expire, shard, keys, args)
+            count += booked
+            if booked < EXPIRED_AT_ONCE:
+                return count
+
+    async def _balances(self, shard: str, lines: list[Line]) -> list[Balance]:
+        for _ in range(WINDOW_TRIES):
+            placed = place(lines, self._now_ms(), self._spans, self._counters)
+            args = (placed.start, placed.end, _pack(placed.places))
+            reply = await self._run(SCRIPTS.balances, shard, (self._key(shard, "holds"),), args)
+            if reply[0] == OK:
+                return placed.balances(lines, _pairs(reply))
+            self._moved(reply)
+        raise unavailable("the server's clock and ours disagree about the window")
+
+    async def _waiting(self, shard: str, count: int) -> list[tuple[tuple[int, int], str, str, bytes]]:
+        entries = await self._call(shard, ("XRANGE", self._key(shard, "outbox"), "-", "+", "COUNT", count))
+        return [(_age(entry_id), shard, entry_id.decode(), fields[1]) for entry_id, fields in entries]
+
+    # Releases of what nobody will use
+
+    async def _free(self, shard: str, reservation: Reservation) -> None:
+        try:
+            await self._release(shard, reservation)
+        except (LedgerUnavailable, asyncio.CancelledError) as error:
+            self._release_later(shard, reservation)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+
+    def _release_later(self, shard: str, reservation: Reservation) -> None:
+        """Frees what may have been reserved, behind its own reserve or when the connection is back.
+
+        Past its expiry the hold is presumed spend, and too many doubts at once are left to that.
+        """
+        if len(self._releasing) >= DOUBTS_MAX:
+            return
+        task = asyncio.get_running_loop().create_task(self._release_until(shard, reservation))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
+    async def _release_until(self, shard: str, reservation: Reservation) -> None:
+        loop = asyncio.get_running_loop()
+        ends, pause_s = loop.time() + reservation.ttl_s, RETRY_MIN_S
+        while loop.time() < ends:
+            try:
+                await self._release(shard, reservation)
+            except LedgerUnavailable:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
+            else:
+                return
+
+    # Where things are
+
+    def _parts(self, reservation: Reservation) -> list[tuple[str, list[int]]]:
+        """Shards with the numbers of their lines; the tenant's own is first and has the record."""
+        return list(self._grouped(reservation.lines, self._shard(reservation.tenant)).items())
+
+    def _grouped(self, lines: Sequence[Line], first: str) -> dict[str, list[int]]:
+        if not self._split:
+            return {first: list(range(len(lines)))}
+        groups: dict[str, list[int]] = {first: []}
+        for number, line in enumerate(lines):
+            groups.setdefault(self._shard(line.account.tenant), []).append(number)
+        return groups
+
+    def _shard(self, tenant: str) -> str:
+        if not tenant:
+            return SHARED
+        shard = self._shards.get(tenant)
+        if shard is None:
+            shard = self._shards[tenant] = f"t{zlib.crc32(tenant.encode()) % SHARDS:02d}"
+        return shard
+
+    def _all_shards(self) -> list[str]:
+        return [SHARED, *(f"t{number:02d}" for number in range(SHARDS))]
+
+    def _key(self, shard: str, name: str) -> str:
+        return f"{self._prefix}{{{shard}}}:{name}"
+
+    def _counters(self, account: Account) -> str:
+        return self._key(self._shard(account.tenant), "")
+
+    def _hold_keys(self, shard: str, id_: str) -> tuple[str, str, str]:
+        stem = f"{self._prefix}{{{shard}}}:"
+        return f"{stem}hold:{id_}", f"{stem}holds", f"{stem}outbox"
+
+    # Time, and the way there
+
+    def _now_ms(self) -> int:
+        return _ms(self._wall() + self._offset_s)
+
+    def _moved(self, reply: Reply) -> None:
+        self.learn(reply[1] / 1000 - self._wall())
+
+    async def _run(self, script: Script, shard: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Reply:
+        now = "" if self._clock is None else _ms(self._clock())
+        try:
+            return await self._call(shard, ("EVALSHA", script.sha, len(keys), *keys, now, *args))
+        except ScriptUnknownError:
+            return await self._call(shard, ("EVAL", script.text, len(keys), *keys, now, *args))
+
+    async def _call(self, shard: str, command: Command) -> Reply:
+        reply = await self._routing.call(shard, command)
+        if not isinstance(reply, hiredis.ReplyError):
+            return reply
+        message = str(reply)
+        if message.startswith("NOSCRIPT"):
+            raise ScriptUnknownError
+        if message.startswith(("READONLY", "MASTERDOWN")):
+            self._routing.reset(shard)
+        raise unavailable(message)
+
+
+class ScriptUnknownError(Exception):
+    """The server has forgotten the script: it was restarted."""
+
+
+class RefusedError(Exception):
+    """A shard refused, having changed nothing; `reason` is what the caller is told."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _age(entry_id: bytes) -> tuple[int, int]:
+    at, _, number = entry_id.partition(b"-")
+    return int(at), int(number)
+
+
+def _check(line: Line, index: int) -> tuple[int, int, int]:
+    limit = min(line.limit.amount, AMOUNT_MAX - 1) if denies(line) else -1
+    return index + 1, limit, min(line.amount, AMOUNT_MAX)
+
+
+def _pairs(reply: list[int]) -> list[tuple[int, int]]:
+    return list(zip(reply[2::2], reply[3::2], strict=True))
+
+
+def _refusal(lines: list[Line], placed: Placed, reply: list[int]) -> Exception:
+    _, now, number, spent, reserved, wait = reply
+    span = placed.spans[number - 1]
+    room_at = span.resets if wait < 0 else (now + wait) / 1000
+    return refusal(lines[number - 1], spent, reserved, room_at, now / 1000)
+
+
+async def _together(calls: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """The answers of all; one call is not worth a task."""
+    return [await calls[0]] if len(calls) == 1 else list(await asyncio.gather(*calls))
+
+
+async def _some(calls: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """The answers of the shards that can be reached; raises when none can."""
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    reached = [answer for answer in answers if not isinstance(answer, BaseException)]
+    for answer in answers:
+        if isinstance(answer, BaseException) and (not reached or not isinstance(answer, LedgerUnavailable)):
+            raise answer
+    return reached

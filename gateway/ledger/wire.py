@@ -1,0 +1,39 @@
+"""Record <-> bytes, as they wait in an outbox.  Older and newer gateways read each other: unknown fields are skipped,
+absent ones have their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import msgspec
+
+from gateway.types import Record
+
+INT_MAX = 2**63 - 1
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    """The record as MessagePack.  A number too absurd for 64 bits is written as the largest they hold."""
+    try:
+        return _encoder.encode(record)
+    except OverflowError:
+        return _encoder.encode(
+            replace(record, **{each.name: _held(getattr(record, each.name)) for each in fields(record)})
+        )
+
+
+def decode(data: bytes) -> Record:
+    """The record again, equal to the one encoded.  Raises ValueError for anything else."""
+    return _decoder.decode(data)
+
+
+def _held(value: Any) -> Any:  # noqa: ANN401 - a field of any type
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(-INT_MAX, min(value, INT_MAX))
+    if isinstance(value, dict):
+        return {key: _held(each) for key, each in value.items()}
+    return value
