@@ -49,6 +49,10 @@ class Database:
             waiting.add_done_callback(_retrieve)
             attempt.abort()
             raise DatabaseUnavailable(f"The database did not answer within {timeout_s:g} s.") from error
+        except asyncio.CancelledError:
+            waiting.add_done_callback(_retrieve)
+            attempt.abort()
+            raise
         except (InterfaceError, OperationalError, PoolTimeout) as error:
             raise DatabaseUnavailable(f"The database cannot serve: {_reason(error)}") from error
 

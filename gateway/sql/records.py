@@ -27,7 +27,7 @@ _CACHED = frozenset({Bucket.CACHE_READ, Bucket.AUDIO_CACHE_READ})
 def row(record: Record) -> Row:
     """The record as columns.  What no SQL text can hold (NUL, half a surrogate pair) becomes U+FFFD."""
     found: Row = {
-        name: _clean(value, TEXT_MAX if name in _INDEXED else LONG_MAX)
+        name: storable(value, TEXT_MAX if name in _INDEXED else LONG_MAX)
         for name in Record.__dataclass_fields__
         for value in (getattr(record, name),)
     }
@@ -109,13 +109,14 @@ def _sum(tokens: Mapping[str, int], kinds: frozenset[Bucket]) -> int:
     return sum(count for kind, count in tokens.items() if kind in kinds)
 
 
-def _clean(value: object, length: int) -> object:
+def storable(value: object, length: int = LONG_MAX) -> object:
+    """The value, in depth, as any database and any JSON can hold it."""
     if isinstance(value, str):
         return _text(value, length)
     if isinstance(value, Mapping):
-        return {_text(str(key), length): _clean(inner, length) for key, inner in value.items()}
+        return {_text(str(key), length): storable(inner, length) for key, inner in value.items()}
     if isinstance(value, Sequence):
-        return [_clean(inner, length) for inner in value]
+        return [storable(inner, length) for inner in value]
     return value
 
 
