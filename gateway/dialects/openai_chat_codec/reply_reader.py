@@ -1,0 +1,206 @@
+"""What an OpenAI Chat Completions provider answers -> deltas.
+
+Compatible providers differ, and all of these are read: reasoning in `reasoning_content`, `reasoning` or thinking parts
+of the content; content as text, parts or a JSON object; tool calls without index, or with several under one index;
+arguments as an object; a message where a delta belongs; usage in any chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from gateway import usage
+from gateway.conversation import Citation, Finish
+from gateway.dialects import fields
+from gateway.dialects.deltas import (
+    ArgumentsDelta,
+    CitationDelta,
+    Delta,
+    EncryptedReasoning,
+    Finished,
+    PartEnded,
+    ReasoningDelta,
+    RefusalDelta,
+    SignatureDelta,
+    Started,
+    TextDelta,
+    ToolCallStarted,
+    UsageSeen,
+)
+from gateway.dialects.fields import maybe
+from gateway.dialects.refusal import reported
+from gateway.types import Provider, Usage
+
+FINISHES: Mapping[str, Finish] = {
+    "stop": Finish.END,
+    "eos": Finish.END,
+    "length": Finish.LENGTH,
+    "tool_calls": Finish.TOOLS,
+    "tool_call": Finish.TOOLS,
+    "function_call": Finish.TOOLS,
+    "content_filter": Finish.REFUSED,
+}
+"""A word that is not here ends the answer as `stop` does."""
+
+
+class ChatReader:
+    """See Reader."""
+
+    def __init__(self, provider: Provider, now: float) -> None:
+        self.complete = False
+        self._provider = provider
+        self._now = now
+        self._started = False
+        self._calls: dict[tuple[int, int], tuple[int, str]] = {}  # by choice and index: the call that grows there
+        self._call_counts: dict[int, int] = {}  # by choice
+        self._texts: dict[int, str] = {}  # by choice: said so far, for citations that point into it
+        self._thinking: set[int] = set()  # choices whose reasoning has not been signed yet
+
+    def read(self, data: bytes) -> Sequence[Delta]:
+        """What one chunk says."""
+        if data == b"[DONE]":
+            self.complete = True
+            return ()
+        return self._body(data)
+
+    def read_whole(self, data: bytes) -> Sequence[Delta]:
+        """A whole reply: a stream of one chunk."""
+        deltas = self._body(data)
+        self.complete = True
+        return deltas
+
+    def _body(self, data: bytes) -> list[Delta]:
+        body = fields.mapping(orjson.loads(data), "the reply")
+        if body.get("error"):
+            raise reported(body, self._provider, self._now)
+        out: list[Delta] = []
+        if not self._started and (body.get("id") or body.get("choices")):
+            self._started = True
+            out.append(Started(str(body.get("id") or ""), str(body.get("model") or "")))
+        for position, value in enumerate(maybe(body, "choices", fields.items) or ()):
+            out += self._choice(fields.mapping(value, f"choices[{position}]"), position)
+        if (seen := self._usage(body)) is not None:
+            out.append(UsageSeen(seen))
+        return out
+
+    def _usage(self, body: Mapping[str, Any]) -> Usage | None:
+        block = body.get("usage")
+        if block is None and isinstance(groq := body.get("x_groq"), Mapping):
+            block = groq.get("usage")
+        if block is None:
+            return None
+        return usage.read(usage.CHAT, block, self._provider.options.get("usage", {}), body.get("service_tier", ""))
+
+    def _choice(self, choice: Mapping[str, Any], position: int) -> Iterator[Delta]:
+        path = f"choices[{position}]"
+        index = maybe(choice, "index", fields.integer, path)
+        at = position if index is None else index
+        if choice.get("error"):
+            raise reported(choice, self._provider, self._now)
+        message = maybe(choice, "delta", fields.mapping, path) or maybe(choice, "message", fields.mapping, path)
+        if message:
+            yield from self._message(message, at, f"{path}.delta")
+        if logprobs := maybe(choice, "logprobs", fields.mapping, path):
+            yield TextDelta("", at, logprobs)
+        if finish := choice.get("finish_reason") or _old_finish(choice):
+            self.complete = True
+            yield Finished(FINISHES.get(str(finish), Finish.END), None, at)
+
+    def _message(self, message: Mapping[str, Any], choice: int, path: str) -> Iterator[Delta]:
+        yield from self._reasoning(message, choice, path)
+        if content := message.get("content"):
+            for delta in _content(content, choice, f"{path}.content"):
+                if isinstance(delta, TextDelta):
+                    self._texts[choice] = self._texts.get(choice, "") + delta.text
+                yield delta
+        if refusal := maybe(message, "refusal", fields.string, path):
+            yield RefusalDelta(refusal, choice)
+        for value in maybe(message, "annotations", fields.items, path) or ():
+            yield from self._annotation(fields.mapping(value, f"{path}.annotations"), choice)
+        for i, value in enumerate(maybe(message, "tool_calls", fields.items, path) or ()):
+            yield from self._tool_call(fields.mapping(value, f"{path}.tool_calls"), i, choice)
+        if call := maybe(message, "function_call", fields.mapping, path):
+            yield from self._tool_call({"index": 0, "function": call}, 0, choice)
+
+    def _annotation(self, annotation: Mapping[str, Any], choice: int) -> Iterator[Delta]:
+        cited = annotation.get("url_citation")
+        if not isinstance(cited, Mapping):
+            return
+        start, end = cited.get("start_index"), cited.get("end_index")
+        spoken = isinstance(start, int) and isinstance(end, int) and 0 <= start <= end
+        quote = self._texts.get(choice, "")[start:end] if spoken else ""
+        yield CitationDelta(
+            Citation(str(cited.get("url") or ""), str(cited.get("title") or ""), quote, annotation), choice
+        )
+
+    def _tool_call(self, call: Mapping[str, Any], position: int, choice: int) -> Iterator[Delta]:
+        block = call.get("function") or call.get("custom") or {}
+        block = fields.mapping(block, "tool_calls.function")
+        id_, name = str(call.get("id") or ""), str(block.get("name") or "")
+        index = maybe(call, "index", fields.integer, "tool_calls")
+        key = (choice, position if index is None else index)
+        ours, known = self._calls.get(key, (0, None))
+        if known is None or (id_ and name and id_ != known):
+            ours = self._call_counts.get(choice, 0)
+            self._call_counts[choice] = ours + 1
+            self._calls[key] = (ours, id_)
+            yield ToolCallStarted(ours, id_ or f"call_{choice}_{ours}", name, choice)
+        arguments = block.get("arguments", block.get("input"))
+        if isinstance(arguments, Mapping | list):
+            arguments = orjson.dumps(arguments).decode()
+        if arguments:
+            yield ArgumentsDelta(ours, fields.string(arguments, "tool_calls.function.arguments"), choice)
+
+    def _reasoning(self, message: Mapping[str, Any], choice: int, path: str) -> Iterator[Delta]:
+        """Signed blocks may repeat what plain reasoning said before them, or come alone."""
+        told = False
+        for value in maybe(message, "thinking_blocks", fields.items, path) or ():
+            block = fields.mapping(value, f"{path}.thinking_blocks")
+            if data := block.get("data"):
+                yield EncryptedReasoning(str(data), choice)
+            if (text := block.get("thinking")) and choice not in self._thinking:
+                told = True
+                self._thinking.add(choice)
+                yield ReasoningDelta(str(text), choice)
+            if signature := block.get("signature"):
+                self._thinking.discard(choice)
+                yield SignatureDelta(str(signature), choice)
+                yield PartEnded(choice)
+        text = message.get("reasoning_content") or message.get("reasoning")
+        if text and not told:
+            self._thinking.add(choice)
+            yield ReasoningDelta(fields.string(text, f"{path}.reasoning_content"), choice)
+
+
+def _old_finish(choice: Mapping[str, Any]) -> object:
+    """The finish reason of the first vision models."""
+    details = choice.get("finish_details")
+    kind = details.get("type") if isinstance(details, Mapping) else None
+    return "length" if kind == "max_tokens" else kind
+
+
+def _content(content: object, choice: int, path: str) -> Iterator[Delta]:
+    if isinstance(content, str):
+        yield TextDelta(content, choice)
+    elif isinstance(content, Mapping):
+        yield TextDelta(orjson.dumps(content).decode(), choice)
+    else:
+        for i, value in enumerate(fields.items(content, path)):
+            part = fields.mapping(value, f"{path}[{i}]")
+            thinking = part.get("thinking")
+            if thinking is not None:
+                yield from (ReasoningDelta(text, choice) for text in _thinking_texts(thinking))
+            elif isinstance(text := part.get("text"), str):
+                yield TextDelta(text, choice)
+
+
+def _thinking_texts(thinking: object) -> Iterator[str]:
+    if isinstance(thinking, str):
+        yield thinking
+    elif isinstance(thinking, list):
+        for part in thinking:
+            if isinstance(part, Mapping) and isinstance(text := part.get("text"), str):
+                yield text
