@@ -34,6 +34,9 @@ class Content:
     tools_namespace: int  # tokens
     forced: bool
     named: bool
+    idle: bool  # no tool may be called
+    provider_tools: int
+    cited: bool
     schema: int  # tokens
     thinking: bool
     capabilities: frozenset[Capability]
@@ -67,6 +70,9 @@ def counted(
         tools_namespace=tools[1],
         forced=facts.forced,
         named=facts.named,
+        idle=facts.idle,
+        provider_tools=facts.provider_tools,
+        cited=facts.cited,
         schema=schema,
         thinking=facts.thinking,
         capabilities=frozenset(facts.needs),
@@ -83,13 +89,20 @@ def first_guess(family: Family, content: Content, thinking: bool) -> float:  # a
     total += family.text * (content.text[O200K] if text is None else text)
     if not content.system:
         total += family.unsystem
-    if content.tools:
+    if shows_tools(family, content):
         total += _tools(family, content)
+    if content.provider_tools or content.cited:
+        total += family.provider_tool * content.provider_tools + (family.cited if content.cited else 0)
     if content.calls:
         total += family.call * content.calls + family.parallel * content.parallel
     if content.schema:
         total += family.schema_start + family.schema * content.schema
     return total + family.thinking if thinking else total
+
+
+def shows_tools(family: Family, content: Content) -> bool:
+    """Whether the model is shown the request's tools."""
+    return content.tools > 0 and (family.idle or not content.idle)
 
 
 def _tools(family: Family, content: Content) -> float:
@@ -132,6 +145,7 @@ def ceiling(family: Family, content: Content) -> int:
         added += family.tools_start + family.tools_unsystem + family.tool * content.tools
         added += max(0.0, family.forced) + family.named
     added += family.call * content.calls + family.parallel * content.parallel
+    added += 2 * family.provider_tool * content.provider_tools + family.cited
     if content.schema:
         added += family.schema_start
     return content.bytes + ceil(added)

@@ -15,7 +15,16 @@ from typing import Final, TypeVar
 
 from gateway.tokens import encodings, tools
 from gateway.tokens.calibration import Calibration
-from gateway.tokens.content import CONTEXT_UNKNOWN, Content, ceiling, counted, first_guess, has_media, media
+from gateway.tokens.content import (
+    CONTEXT_UNKNOWN,
+    Content,
+    ceiling,
+    counted,
+    first_guess,
+    has_media,
+    media,
+    shows_tools,
+)
 from gateway.tokens.encodings import O200K
 from gateway.tokens.families import SIMULATED, Family, family_of
 from gateway.tokens.memo import Memo, Tally
@@ -28,7 +37,7 @@ INLINE_CHARS: Final = 32_000
 INLINE_BYTES: Final = 262_144
 """Bodies read on the event loop; a larger one may hold enough tiny parts to hold the loop up."""
 
-_Kind = tuple[str, bool, bool, bool]
+_Kind = tuple[str, tuple[bool, bool], bool, bool]  # deployment, (tools, schema), thinking, media
 T = TypeVar("T")
 
 
@@ -89,7 +98,7 @@ class Counter:
         else:
             expected = calibration.expected(guess)
             bound = expected + calibration.headroom(guess) + most
-        likely = ceil(expected)
+        likely = round(expected)
         bound = max(likely, min(ceil(bound), max(ceiling(family, content) + ceil(most), likely + likely // 10)))
         if content.opaque:
             bound = max(bound, deployment.context_max or CONTEXT_UNKNOWN)
@@ -129,10 +138,11 @@ class Counter:
         """Tokens by the family's rules, what media may add beyond them, and the calibration that corrects them."""
         thinks = content.thinking if thinking is None else thinking
         guess = first_guess(family, content, thinks)
+        shape = (shows_tools(family, content), content.schema > 0)
         if not has_media(content):
-            return guess, 0, (deployment.id, content.tools > 0, thinks, False)
+            return guess, 0, (deployment.id, shape, thinks, False)
         likely, most = media(family, content)
-        return guess + likely, most - likely, (deployment.id, content.tools > 0, thinks, True)
+        return guess + likely, most - likely, (deployment.id, shape, thinks, True)
 
     def _family(self, deployment: Deployment) -> Family:
         known = self._families.get(deployment.id)

@@ -37,6 +37,8 @@ class Facts:
     provider_tools: int = 0
     forced: bool = False  # a tool must be called
     named: bool = False  # ... and this one
+    idle: bool = False  # no tool may be called
+    cited: bool = False  # a document is to be cited
     tools_raw: bytes = b""  # the same as JSON
     schema: str = ""  # the output schema as a model is shown it
     needs: set[Capability] = field(default_factory=set)
@@ -142,6 +144,8 @@ def _anthropic_image(part: Object, facts: Facts) -> None:
 
 def _document(part: Object, facts: Facts) -> None:
     source = _source(part)
+    citations = part.get("citations")
+    facts.cited = facts.cited or (type(citations) is dict and citations.get("enabled") is True)
     for key in ("title", "context"):
         facts.texts.append(optional(part, key, str, ".") or "")
     match source.get("type"):
@@ -176,6 +180,11 @@ def _tool_result(part: Object, facts: Facts) -> None:
         read_content(content, facts, ANTHROPIC_PARTS, ".content")
 
 
+def _provider_result(_part: Object, facts: Facts) -> None:
+    """What a search found, encrypted: only the provider can count it."""
+    facts.opaque = True
+
+
 def _thinking_part(_part: Object, _facts: Facts) -> None:
     """Thought of earlier turns is dropped by the provider."""
 
@@ -197,6 +206,8 @@ ANTHROPIC_PARTS: Final[Mapping[str, PartReader]] = {
     "tool_use": _tool_use,
     "server_tool_use": _tool_use,
     "tool_result": _tool_result,
+    "web_search_tool_result": _provider_result,
+    "web_fetch_tool_result": _provider_result,
     "thinking": _thinking_part,
     "redacted_thinking": _thinking_part,
 }

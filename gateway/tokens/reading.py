@@ -32,7 +32,7 @@ OUTPUT_MAX: Final = 10_000_000
 CHOICES_MAX: Final = 128
 MESSAGES_MAX: Final = 100_000
 
-_NO_THINKING: Final = frozenset({"none", "disabled"})
+_NO_THINKING: Final = ("none", "disabled")
 
 
 def read(format: Format, body: Body) -> Facts:  # noqa: A002  # the noun of gateway.types
@@ -197,14 +197,15 @@ def _chat_tools(body: Body, facts: Facts) -> None:
         if kind not in ("function", "custom"):
             facts.provider_tools += 1
             facts.opaque = True
-        elif type(tool.get(kind)) is not dict:
-            raise Misfit(f"tools[{i}].{kind}", "an object with a name")
+        elif type(function := tool.get(kind)) is dict:
+            facts.tools.append(function)
         else:
-            facts.tools.append(tool)
-    facts.tools += [{"function": tool} for tool in _objects(body, "functions")]
+            raise Misfit(f"tools[{i}].{kind}", "an object with a name")
+    facts.tools += _objects(body, "functions")
     choice = body.get("tool_choice")
     if choice is not None and type(choice) not in (str, dict):
         raise Misfit("tool_choice", "a string or an object")
+    facts.idle = choice == "none"
     facts.named = type(choice) is dict
     facts.forced = facts.named or choice == "required"
 
@@ -216,19 +217,20 @@ def _anthropic_tools(body: Body, facts: Facts) -> None:
         else:
             facts.provider_tools += 1
             facts.opaque = facts.opaque or str(tool["type"]).startswith(("web_", "code_", "mcp"))
-    facts.opaque = facts.opaque or bool(body.get("mcp_servers"))
+    facts.opaque = facts.opaque or bool(body.get("mcp_servers") or body.get("context_management"))
     choice = optional(body, "tool_choice", dict)
-    facts.named = choice is not None and choice.get("type") == "tool"
-    facts.forced = facts.named or (choice is not None and choice.get("type") == "any")
+    kind = choice.get("type") if choice is not None else None
+    facts.idle = kind == "none"
+    facts.named = kind == "tool"
+    facts.forced = kind in ("any", "tool")
 
 
 def canonical(tools: list[Object]) -> list[Tool]:
-    """The tools of either client format, those whose parts have the right types; others keep what can be kept."""
+    """The tools of either client format; a part of the wrong type counts as absent."""
     found = []
     for tool in tools:
-        inner = tool.get("function") or tool.get("custom") or tool
-        name, description = inner.get("name"), inner.get("description")
-        parameters = inner.get("parameters") or inner.get("input_schema") or inner.get("format")
+        name, description = tool.get("name"), tool.get("description")
+        parameters = tool.get("parameters") or tool.get("input_schema") or tool.get("format")
         found.append(
             Tool(
                 name if type(name) is str else "",

@@ -10,6 +10,8 @@ import orjson
 
 Json: TypeAlias = Any
 Schema: TypeAlias = Mapping[str, Json]
+Definitions: TypeAlias = dict[str, Json]
+"""By reference; each is expanded where it is first met, so that no schema can blow up."""
 
 _DEPTH_MAX = 40
 """Schemas nested deeper are cut in the TypeScript rendering; their JSON is counted whole."""
@@ -40,19 +42,24 @@ def as_namespace(tools: Iterable[Tool]) -> str:
     for tool in tools:
         if tool.description:
             lines.append(f"// {tool.description}")
-        properties = tool.parameters.get("properties")
-        if isinstance(properties, dict) and properties:
-            lines.append(f"type {tool.name} = (_: {{")
-            lines += _properties(tool.parameters, 0)
-            lines.append("}) => any;")
+        fields = _properties(tool.parameters, _definitions(tool.parameters), 0)
+        if fields:
+            lines += [f"type {tool.name} = (_: {{", *fields, "}) => any;", ""]
         else:
-            lines.append(f"type {tool.name} = () => any;")
-        lines.append("")
+            lines += [f"type {tool.name} = () => any;", ""]
     lines.append("} // namespace functions")
     return "\n".join(lines)
 
 
-def _properties(schema: Schema, depth: int) -> list[str]:
+def _definitions(schema: Schema) -> Definitions:
+    found: Definitions = {}
+    for key in ("$defs", "definitions"):
+        if isinstance(named := schema.get(key), dict):
+            found |= {f"#/{key}/{name}": definition for name, definition in named.items()}
+    return found
+
+
+def _properties(schema: Schema, definitions: Definitions, depth: int) -> list[str]:
     properties = schema.get("properties")
     if not isinstance(properties, dict):
         return []
@@ -66,7 +73,7 @@ def _properties(schema: Schema, depth: int) -> list[str]:
         if isinstance(description, str):
             lines.append(f"// {description}")
         mark = "" if name in needed else "?"
-        lines.append(f"{name}{mark}: {_type(prop, depth)},{_remarks(prop)}")
+        lines.append(f"{name}{mark}: {_type(prop, definitions, depth)},{_remarks(prop)}")
     return lines
 
 
@@ -75,23 +82,29 @@ def _remarks(prop: Schema) -> str:
     return f" // {', '.join(remarks)}" if remarks else ""
 
 
-def _type(schema: Json, depth: int) -> str:
+def _type(schema: Json, definitions: Definitions, depth: int) -> str:
     if not isinstance(schema, dict) or depth > _DEPTH_MAX:
         return "any"
+    if isinstance(reference := schema.get("$ref"), str):
+        return _type(definitions.pop(reference, None), definitions, depth + 1)
     if isinstance(values := schema.get("enum"), list):
         return " | ".join(f'"{value}"' if isinstance(value, str) else _plain(value) for value in values)
     for key in ("anyOf", "oneOf"):
         if isinstance(options := schema.get(key), list):
-            return " | ".join(_type(option, depth + 1) for option in options)
+            return " | ".join(_type(option, definitions, depth + 1) for option in options)
     kind = schema.get("type")
     if isinstance(kind, list):
-        return " | ".join(_type({**schema, "type": one}, depth + 1) for one in kind)
+        return " | ".join(_type({**schema, "type": one}, definitions, depth + 1) for one in kind)
+    return _simple(kind, schema, definitions, depth)
+
+
+def _simple(kind: Json, schema: Schema, definitions: Definitions, depth: int) -> str:
     match kind:
         case "object":
-            inner = _properties(schema, depth + 1)
+            inner = _properties(schema, definitions, depth + 1)
             return "\n".join(["{", *inner, "}"]) if inner else "object"
         case "array":
-            return f"{_type(schema['items'], depth + 1)}[]" if "items" in schema else "any[]"
+            return f"{_type(schema['items'], definitions, depth + 1)}[]" if "items" in schema else "any[]"
         case "integer" | "number":
             return "number"
         case "string" | "boolean" | "null":
