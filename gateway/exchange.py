@@ -47,6 +47,8 @@ class Exchange:
     attempts: int = 0
     retries: int = 0
     reached: bool = False  # whether any provider may have seen it
+    called: float | None = None  # the last call to a provider began
+    answered: float | None = None  # and ended
     first_byte: float | None = None
     finished: bool = False  # the whole answer went through
     error: GatewayError | None = None
@@ -123,6 +125,12 @@ class Exchange:
         grown = min(self.step.output_cap * self.step.choices, int((now - self.began) * speed))
         return Usage({Bucket.INPUT: self.step.estimate.expected, Bucket.OUTPUT: grown}, exact=False)
 
+    def upstream_s(self, now: float) -> float:
+        """How long the last attempt waited for its provider."""
+        if self.called is None:
+            return 0.0
+        return (now if self.answered is None else self.answered) - self.called
+
     def outcome(self) -> Outcome:
         """How it ended."""
         if self.finished:
@@ -154,7 +162,7 @@ class Exchange:
             upstream_model=self.step.deployment.upstream_model,
             response_model=self.decoder.meter.response_model if self.decoder else "",
             finish_reason=self.decoder.meter.finish_reason if self.decoder else "",
-            tokens=used.tokens,
+            tokens={bucket.value: count for bucket, count in used.tokens.items()},
             fees=used.fees,
             estimated=not used.exact,
             cost=None if cost.total is None else owed,

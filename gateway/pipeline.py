@@ -167,7 +167,7 @@ class Pipeline:
             exchange.retries += 1
             self.parts.metrics.retried(step.deployment.id, error.code)
 
-        exchange.reached = True
+        exchange.reached, exchange.called, exchange.answered = True, self.now(), None
         async with asyncio.timeout_at(first) as deadline:
             async with await self.parts.upstream.open(call, provider, dialect, on_retry) as answer:
                 decoder = exchange.decoder = dialect.decoder(request, step, exchange.bill)
@@ -179,6 +179,7 @@ class Pipeline:
                     if request.stream:
                         deadline.reschedule(min(last, self.now() + times.idle_s))
                 out = decoder.finish()
+        exchange.answered = self.now()
         await self.pass_on(exchange, out, send, more=False)
         exchange.finished = True
         self.learn(exchange, began)
@@ -209,9 +210,10 @@ class Pipeline:
             if exchange.held:
                 await parts.settlements.release(exchange.reservation)
             return
-        usage = exchange.usage(parts.counter, self.now())
-        spent, record = exchange.close(usage, self.now())
-        parts.metrics.observe(record)
+        now = self.now()
+        spent, record = exchange.close(exchange.usage(parts.counter, now), now)
+        upstream_s = exchange.upstream_s(now)
+        parts.metrics.observe(record, now - exchange.began - upstream_s, upstream_s)
         if exchange.held:
             await parts.settlements.settle(exchange.reservation, spent, record)
         else:

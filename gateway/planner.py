@@ -22,6 +22,8 @@ from gateway.types import Deployment, NanoUSD, Request, Route, Tenant
 
 OUTPUT_CAP_UNKNOWN = 4096
 """Sent upstream where neither the client nor the catalog says how long an answer may be: a hold needs a bound."""
+CACHE_CONTROL = b'"cache_control"'
+"""A request without it asks for no cache writes."""
 OUTPUT_EXPECTED = 300  # tokens, until traffic has taught better
 
 
@@ -53,7 +55,7 @@ class Planner:
         refused: list[tuple[Deployment, Refused]] = []
         cost_max = _least(request.cost_max, tenant.request_cost_max)
         for deployment in candidates:
-            step = self._step(content, deployment, now)
+            step = self._step(request, content, deployment, now)
             reason = _unfit(step, content, tenant, cost_max)
             if reason is None:
                 steps.append(step)
@@ -62,7 +64,7 @@ class Planner:
         plan = self._shaped(steps, refused, route, request, tenant, now)
         if not plan.steps:
             raise _nothing_fits(request, refused, plan)
-        return route, replace(plan, baseline=self._baseline(route, plan, content, now))
+        return route, replace(plan, baseline=self._baseline(route, plan, request, content, now))
 
     def permitted(self, request: Request, tenant: Tenant) -> tuple[Route | None, tuple[Deployment, ...]]:
         """What the asked-for model stands for.  Raises UnknownModel, Forbidden."""
@@ -90,7 +92,7 @@ class Planner:
             plan = policy.apply(plan, request, context)
         return plan
 
-    def _step(self, content: Content, deployment: Deployment, now: float) -> Step:
+    def _step(self, request: Request, content: Content, deployment: Deployment, now: float) -> Step:
         estimate = self.counter.estimate(content, deployment)
         condition = self.health.of(deployment.id)
         cap = content.output_requested or _room(deployment, estimate.expected)
@@ -102,17 +104,19 @@ class Planner:
             output_expected=min(cap, OUTPUT_EXPECTED if mean is None else round(mean)),
             at=now,
             choices=content.choices,
-            cache_writes=content.cache_control,
+            cache_writes=CACHE_CONTROL in request.raw,
             healthy=condition.healthy(now),
         )
 
-    def _baseline(self, route: Route | None, plan: Plan, content: Content, now: float) -> Step | None:
+    def _baseline(self, route: Route | None, plan: Plan, request: Request, content: Content, now: float) -> Step | None:
         if route is None or route.baseline is None:
             return None
         for step in plan.steps:
             if step.deployment.id == route.baseline:
                 return step
-        return self._step(content, self.catalog.deployments[route.baseline], now).capped(plan.steps[0].output_cap)
+        return self._step(request, content, self.catalog.deployments[route.baseline], now).capped(
+            plan.steps[0].output_cap
+        )
 
 
 def _room(deployment: Deployment, input_tokens: int) -> int:

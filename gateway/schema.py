@@ -71,7 +71,7 @@ class LedgerOptions(Shape):
     """`hold_s`: how long a hold lives unless extended; `timeout_s`: after which the ledger counts as unreachable."""
 
     hold_s: Positive = 120.0
-    timeout_s: Positive = 2.0
+    timeout_s: Positive = 0.1
 
 
 class TimeoutsShape(Shape):
@@ -109,7 +109,7 @@ class ProviderShape(Shape):
     max_connections: int = Field(512, ge=1)
     retries_max: int = Field(2, ge=0, le=10)
     optional: bool = False
-    enabled: bool | None = True
+    enabled: bool = True
 
 
 class RatesShape(Shape):

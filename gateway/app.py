@@ -1,0 +1,228 @@
+"""The composition root: makes each part once and hands it on.  Nothing else knows how the gateway is put together."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import structlog
+
+from gateway import catalog, plugins, settings
+from gateway.api.admin import admin_app
+from gateway.api.chat import CountTokens, Generate
+from gateway.api.front import Endpoint, Front
+from gateway.api.health import Health as Probes
+from gateway.api.models import Models
+from gateway.api.reply import ASGISend, Receive
+from gateway.errors import LedgerUnavailable
+from gateway.health import Health
+from gateway.ledger.base import Ledger
+from gateway.ledger.open import open_ledger
+from gateway.metrics import Metrics
+from gateway.pipeline import Parts, Pipeline
+from gateway.planner import Planner
+from gateway.recorder import Recorder
+from gateway.settings import Settings, SettingsError
+from gateway.settlements import Settlements
+from gateway.simulated import SimulatedTransport
+from gateway.site import Site, Sites
+from gateway.sql.database import DatabaseUnavailable
+from gateway.sql.tenants import Store
+from gateway.tenants import Directory
+from gateway.tokens import Counter
+from gateway.types import Format, Key, Provider, Tenant
+from gateway.upstream import TransportFor, Upstream, real_transport
+
+log = structlog.get_logger()
+
+WATCH_S = 0.5
+"""How often the settings file and the admin's changes are looked at: a suspension holds everywhere within a second."""
+EXPIRE_S = 2.0
+DRAIN_S = 10.0
+
+
+def transport_for(provider: Provider) -> httpx.AsyncBaseTransport:
+    """The way to a provider: the network, or the one that is inside this process."""
+    return SimulatedTransport() if provider.dialect == "simulated" else real_transport(provider)
+
+
+class Gateway:
+    """One worker: an ASGI application with its parts, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        load: Callable[[], Settings],
+        *,
+        ledger: Ledger | None = None,
+        transport: TransportFor = transport_for,
+    ) -> None:
+        self._load = load
+        self._given_ledger = ledger
+        self._transport = transport
+        self._tasks: list[asyncio.Task[None]] = []
+        self._revision = -1
+        self._stored: tuple[list[Tenant], list[Key]] = ([], [])
+        self._front: Endpoint | None = None
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: ASGISend) -> None:
+        """ASGI: HTTP to the front, the server's life cycle to `start` and `stop`."""
+        if scope["type"] == "http" and self._front is not None:
+            return await self._front(scope, receive, send)
+        if scope["type"] == "lifespan":
+            return await self._lifespan(receive, send)
+        return None
+
+    async def start(self) -> None:
+        """Opens everything and serves.  Raises SettingsError and what the ledger or the files say."""
+        found = self._load()
+        self.store = Store(found.database)
+        await self.store.open()
+        ledger = self._given_ledger or open_ledger(found.redis, found.database, timeout_s=found.ledger.timeout_s)
+        metrics = Metrics()
+        recorder = Recorder(ledger, found.database, Path(found.spool), metrics)
+        await recorder.start()
+        self.parts = Parts(
+            ledger=ledger,
+            upstream=Upstream(self._transport),
+            counter=Counter(),
+            health=Health(),
+            settlements=Settlements(ledger, recorder),
+            recorder=recorder,
+            metrics=metrics,
+        )
+        await self._read_stored()
+        self.sites = Sites(self._site(found))
+        self._front = self._endpoints(found)
+        for work in (self._watch(), self._expire(), self.parts.settlements.retry()):
+            self._spawn(work)
+        self._on_hangup(self.reload)
+
+    async def stop(self) -> None:
+        """Settles and records what is known, within a bound, and gives everything back."""
+        self.probes.draining = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.parts.settlements.flush()
+        await self.parts.recorder.drain(DRAIN_S)
+        await self.parts.upstream.close()
+        self.parts.counter.close()
+        await self.parts.ledger.close()
+        self.store.close()
+
+    def reload(self) -> bool:
+        """Takes new settings over, all or nothing.  False: they have an error, it was reported, and nothing changed."""
+        try:
+            self.sites.current = self._site(self._load())
+        except SettingsError as error:
+            problems = [str(problem) for problem in error.problems]
+            log.error("settings not reloaded", problems=problems)  # noqa: TRY400  # the list says more than a traceback
+            return False
+        log.info("settings reloaded", source=self.sites.current.settings.source)
+        return True
+
+    def _site(self, found: Settings) -> Site:
+        known = catalog.build(found)
+        self.parts.counter.serve(known.deployments.values())
+        tenants, keys = self._stored
+        directory = Directory([*found.tenants, *tenants], [*found.keys, *keys])
+        planner = Planner(known, self.parts.counter, self.parts.health)
+        dialects = {name: plugins.dialect(name) for name in {each.dialect for each in found.providers.values()}}
+        pipeline = Pipeline(self.parts, planner, dialects, found.limits, found.ledger.hold_s)
+        return Site(found, known, directory, pipeline)
+
+    def _endpoints(self, found: Settings) -> Front:
+        metrics = self.parts.metrics
+        self.probes = Probes(self.sites, self.parts)
+        models = Models(self.sites)
+        endpoints: dict[str, dict[str, Endpoint]] = {
+            "/v1/chat/completions": {"POST": Generate(Format.CHAT, self.sites, metrics)},
+            "/v1/messages": {"POST": Generate(Format.MESSAGES, self.sites, metrics)},
+            "/v1/messages/count_tokens": {"POST": CountTokens(Format.MESSAGES, self.sites, metrics)},
+            "/v1/models": {"GET": models},
+            "/healthz": {"GET": self.probes.alive},
+            "/readyz": {"GET": self.probes.ready},
+            "/metrics": {"GET": self.probes.metrics},
+        }
+        admin = admin_app(self.store, self.parts.ledger, self.sites, found.admin_key)
+        return Front(endpoints, {"/v1/models/": models, "/admin/": admin})
+
+    async def _read_stored(self) -> bool:
+        """Tenants and keys made through the admin API, if they changed.  A database that is away changes nothing."""
+        try:
+            revision = await self.store.revision()
+            if revision == self._revision:
+                return False
+            self._stored = await self.store.snapshot()
+        except DatabaseUnavailable as error:
+            log.warning("stored tenants not read", reason=str(error))
+            return False
+        self._revision = revision
+        return True
+
+    async def _watch(self) -> None:
+        """Until cancelled: follows the settings file and the stored tenants."""
+        seen = self._stamp()
+        while True:
+            await asyncio.sleep(WATCH_S)
+            stamp = self._stamp()
+            changed = await self._read_stored()
+            if stamp != seen or changed:
+                seen = stamp
+                self.reload()
+
+    def _stamp(self) -> tuple[int, int]:
+        path = self.sites.current.settings.path
+        if path is None:
+            return (0, 0)
+        with suppress(OSError):
+            found = path.stat()
+            return (found.st_mtime_ns, found.st_size)
+        return (0, 0)
+
+    async def _expire(self) -> None:
+        """Until cancelled: books holds that nobody settled."""
+        while True:
+            await asyncio.sleep(EXPIRE_S)
+            with suppress(LedgerUnavailable):
+                if presumed := await self.parts.ledger.expire():
+                    log.warning("holds expired, booked as presumed spend", count=presumed)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(work))
+
+    def _on_hangup(self, act: Callable[[], object]) -> None:
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # not in the main thread, or not on POSIX
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, act)
+
+    async def _lifespan(self, receive: Receive, send: ASGISend) -> None:
+        await receive()
+        try:
+            await self.start()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+@asynccontextmanager
+async def running(gateway: Gateway) -> AsyncIterator[Gateway]:
+    """The gateway between start and stop: for tests and for embedding it in another ASGI application."""
+    await gateway.start()
+    try:
+        yield gateway
+    finally:
+        await gateway.stop()
+
+
+def load_from(path: Path) -> Callable[[], Settings]:
+    """Reads the file anew at every call."""
+    return lambda: settings.load(path)
