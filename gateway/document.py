@@ -86,12 +86,17 @@ def read(text: str, env: Mapping[str, str], name: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise SettingsError([Problem(name, line, "", f"not YAML: {error.problem or error.context}")]) from error
+        hint = "; put ${...} in quotes inside {} and []" if "${" in _line(text, line) else ""
+        raise SettingsError([Problem(name, line, "", f"not YAML: {error.problem or error.context}{hint}")]) from error
     except (yaml.YAMLError, RecursionError) as error:
         raise SettingsError([Problem(name, 1, "", f"not YAML: {error}")]) from error
     finally:
         loader.dispose()
     return document
+
+
+def _line(text: str, number: int) -> str:
+    return next(iter(text.splitlines()[number - 1 : number]), "")
 
 
 def dotted(path: Path) -> str:

@@ -174,12 +174,12 @@ class Places:
             for made in self._policy(name, options or {}, (*place, "policies", index, name))
         ]
         candidates = tuple(name for name in shape.candidates if name in self.deployments)
-        if gone := [name for name in shape.candidates if name in self._left_out]:
-            self.notices.append(f"route {id_!r} goes without {', '.join(gone)}")
         if not candidates:
             self.notices.append(f"route {id_!r} is left out: none of its candidates is here")
             self._left_out.add(id_)
             return
+        if gone := [name for name in shape.candidates if name in self._left_out]:
+            self.notices.append(f"route {id_!r} goes without {', '.join(gone)}")
         baseline = shape.baseline if shape.baseline in self.deployments else None
         if baseline is None and shape.baseline is not None:
             self.notices.append(f"route {id_!r} has no baseline: {shape.baseline} is left out")

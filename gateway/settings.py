@@ -113,7 +113,8 @@ def _absent(document: Document) -> dict[str, str]:
         if not isinstance(entry, dict):
             continue
         lacking = {path: variable for path, variable in document.unset.items() if path[:2] == ("providers", id_)}
-        if str(entry.get("enabled", True)).lower() in {"none", "false"}:
+        if str(entry.get("enabled", True)).lower() in {"none", "false", ""}:
+            entry["enabled"] = False  # `${KEY:+true}` came out empty
             absent[id_] = "it is not enabled"
         elif lacking and str(entry.get("optional")).lower() == "true":
             absent[id_] = f"{', '.join(sorted(set(lacking.values())))} is not set"
