@@ -68,11 +68,14 @@ class Filter:
     until: float | None = None
     equal: Mapping[str, str] = field(default_factory=dict)  # column -> value
     tags: Mapping[str, str] = field(default_factory=dict)
+    tasked: bool = False  # only those that belong to a task
 
     def clauses(self) -> list[ColumnElement[bool]]:
         """As SQL."""
         found: list[ColumnElement[bool]] = [records.c[name] == value for name, value in self.equal.items()]
         found += [tag(name) == value for name, value in self.tags.items()]
+        if self.tasked:
+            found.append(records.c.task != "")
         if self.since is not None:
             found.append(records.c.at >= self.since)
         if self.until is not None:

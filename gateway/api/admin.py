@@ -1,0 +1,130 @@
+"""`/admin/v1`: tenants, keys and budgets to make and change; spend, records, tasks and deployments to read.
+
+Everything needs the admin key; without one in the configuration there is no admin API.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from gateway.api import admin_budgets, admin_reports, admin_tenants
+from gateway.api.admin_shapes import Desk
+from gateway.api.ask import headers_of, new_request_id, secret_of
+from gateway.api.errors import body_of, status_of
+from gateway.api.errors import headers_of as error_headers
+from gateway.api.front import Endpoint
+from gateway.api.reply import ASGISend, Receive, Reply
+from gateway.errors import (
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    Unauthorized,
+    Unavailable,
+)
+from gateway.ledger.base import Ledger
+from gateway.site import Sites
+from gateway.sql.database import DatabaseUnavailable
+from gateway.sql.tenants import Store
+
+log = structlog.get_logger()
+
+
+def admin_app(store: Store, ledger: Ledger, sites: Sites, admin_key: str | None) -> Endpoint:
+    """The ASGI application for every path below /admin/."""
+    app = FastAPI(title="Tollgate admin", openapi_url="/admin/openapi.json", docs_url=None, redoc_url=None)
+    app.state.desk = Desk(store, ledger, sites)
+    for part in (admin_tenants, admin_budgets, admin_reports):
+        app.include_router(part.router)
+    for kind, handler in (
+        (GatewayError, _known),
+        (RequestValidationError, _invalid),
+        (HTTPException, _http),
+        (DatabaseUnavailable, _away),
+        (Exception, _bug),
+    ):
+        app.add_exception_handler(kind, handler)
+    return _Guarded(app, admin_key)
+
+
+class _Guarded:
+    """Lets nothing through but requests with the admin key."""
+
+    def __init__(self, app: FastAPI, admin_key: str | None) -> None:
+        self._app = app
+        self._digest = hashlib.sha256(admin_key.encode()).digest() if admin_key else None
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: ASGISend) -> None:
+        try:
+            self._check(scope)
+        except GatewayError as error:
+            request_id = new_request_id()
+            body = body_of(error, None, request_id)
+            await Reply(send).whole(status_of(error), error_headers(error, request_id), body)
+            return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: dict[str, Any]) -> None:
+        if self._digest is None:
+            raise NotFound("The admin API is off: set `admin_key` in the configuration.")
+        given = secret_of(headers_of(scope["headers"]))
+        if not hmac.compare_digest(hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest(), self._digest):
+            raise Unauthorized("The admin key is not valid.")
+
+
+def _answer(error: GatewayError) -> Response:
+    request_id = new_request_id()
+    headers = {name.decode(): value.decode() for name, value in error_headers(error, request_id)}
+    return Response(body_of(error, None, request_id), status_of(error), headers)
+
+
+async def _known(request: Request, error: Exception) -> Response:  # noqa: ARG001  # FastAPI's signature
+    return _answer(error if isinstance(error, GatewayError) else InternalError(str(error)))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG001  # FastAPI's signature
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    problems = [_problem(dict(each)) for each in found]
+    words = "; ".join(f"`{place}`: {message}" if place else message for place, message in problems)
+    return _answer(InvalidRequest(words or "The request is not valid.", param=problems[0][0] if problems else None))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 500)
+    path = request.url.path[:200]
+    if status == 405:  # HTTP's own number
+        return _answer(MethodNotAllowed(f"{path} does not take {request.method}."))
+    if status == 404:  # HTTP's own number
+        return _answer(NotFound(f"There is nothing at {path!r}."))
+    return _answer(InvalidRequest(str(getattr(error, "detail", error))))
+
+
+async def _away(request: Request, error: Exception) -> Response:  # noqa: ARG001  # FastAPI's signature
+    return _answer(Unavailable(str(error), retry_after_s=5.0))
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    log.error("bug", path=request.url.path, exc_info=error)
+    return _answer(InternalError("Something went wrong in the gateway; its log says what."))
+
+
+def _problem(error: dict[str, Any]) -> tuple[str, str]:
+    """Where and what, from one of pydantic's errors; never the value, which may be a secret."""
+    place = ".".join(str(part) for part in error["loc"][1:])
+    match error["type"]:
+        case "json_invalid":
+            return "", f"The body is not valid JSON: {error.get('ctx', {}).get('error', '')} (character {place})."
+        case "missing":
+            return place, "is required" if place else "A JSON body is required."
+        case "extra_forbidden":
+            return place, "there is no such field"
+    return place, str(error["msg"]).removeprefix("Value error, ")

@@ -1,0 +1,137 @@
+"""`/admin/v1/budgets`: limits in dollars, requests, tokens or places in flight, with what is used of them now."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Response
+
+from gateway.api.admin_shapes import BudgetBody, Desk, actor, balance_shown, desk, limit_shown, listed, missing
+from gateway.errors import Conflict, LedgerUnavailable
+from gateway.ledger.base import Line
+from gateway.sql.nouns import StoredLimit
+from gateway.types import Account, Limit
+
+router = APIRouter(prefix="/admin/v1/budgets")
+At = Annotated[Desk, Depends(desk)]
+Actor = Annotated[str, Depends(actor)]
+NewId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+LEDGER_WAIT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A limit and whose it is.  `tenant`: "" for everyone's."""
+
+    limit: Limit
+    tenant: str
+    key: str | None
+    source: str
+
+    @property
+    def account(self) -> Account | None:
+        """The one account it limits; None where there is one for each user, task, tag ..."""
+        kind = self.limit.account
+        if kind == "tenant":
+            return Account("tenant", self.tenant, self.tenant)
+        if kind == "key" and self.key is not None:
+            return Account("key", self.key, self.tenant)
+        return Account("global", "all") if kind == "global" else None
+
+
+@router.get("")
+async def budgets(at: At, tenant: str | None = None) -> dict[str, Any]:
+    """Every limit, or a tenant's; `balance` is null where a limit has many accounts or the ledger is away."""
+    found = [each for each in await _all(at) if tenant in (None, each.tenant)]
+    return listed(await _shown(found, at))
+
+
+@router.post("", status_code=201)
+async def create_budget(body: BudgetBody, at: At, who: Actor) -> dict[str, Any]:
+    """A new limit, in force everywhere within about a second."""
+    stored = await _limit(body, body.id or f"budget_{secrets.token_hex(8)}", at)
+    await at.store.put_limit(stored, who, create=True)
+    return await budget(stored.limit.id, at)
+
+
+@router.get("/{id_}")
+async def budget(id_: str, at: At) -> dict[str, Any]:
+    """One limit."""
+    for each in await _all(at):
+        if each.limit.id == id_:
+            return (await _shown([each], at))[0]
+    raise missing("budget", id_)
+
+
+@router.put("/{id_}")
+async def put_budget(id_: NewId, body: BudgetBody, at: At, who: Actor, response: Response) -> dict[str, Any]:
+    """The limit as given; what was spent in its window counts on.  Again changes nothing."""
+    _not_of_file(id_, at)
+    if body.id not in (None, id_):
+        raise Conflict(f"The body's id {body.id!r} is not the path's, {id_!r}.", param="id")
+    if await at.store.put_limit(await _limit(body, id_, at), who):
+        response.status_code = 201
+    return await budget(id_, at)
+
+
+@router.delete("/{id_}", status_code=204)
+async def delete_budget(id_: str, at: At, who: Actor) -> None:
+    """No longer limited.  What was spent stays spent."""
+    _not_of_file(id_, at)
+    await at.store.delete_limit(id_, who)
+
+
+async def _limit(body: BudgetBody, id_: str, at: Desk) -> StoredLimit:
+    at.editable(body.tenant)
+    owner = await at.store.tenant(body.tenant)
+    return StoredLimit(body.limit(id_, owner.tenant.zone), body.tenant, body.key)
+
+
+async def _all(at: Desk) -> list[Placed]:
+    stored = await at.store.limits()
+    return [*_of_file(at), *(Placed(each.limit, each.tenant, each.key, "admin") for each in stored)]
+
+
+def _of_file(at: Desk) -> Iterator[Placed]:
+    """The file's limits, with ids that are theirs alone: a tenant's or key's id before the limit's."""
+    settings = at.sites.current.settings
+    for limit in settings.limits:
+        yield Placed(replace(limit, id=f"everyone:{limit.id}"), "", None, "file")
+    for tenant in settings.tenants:
+        for limit in tenant.limits:
+            yield Placed(replace(limit, id=f"{tenant.id}:{limit.id}"), tenant.id, None, "file")
+    for key in settings.keys:
+        for limit in key.limits:
+            yield Placed(replace(limit, id=f"{key.id}:{limit.id}"), key.tenant, key.id, "file")
+
+
+def _not_of_file(id_: str, at: Desk) -> None:
+    if any(each.limit.id == id_ for each in _of_file(at)):
+        raise Conflict(f"Budget {id_!r} is written in {at.sites.current.settings.source}: change it there.")
+
+
+async def _shown(found: Sequence[Placed], at: Desk) -> list[dict[str, Any]]:
+    lines = [(index, Line(each.account, each.limit, 0)) for index, each in enumerate(found) if each.account is not None]
+    balances: dict[int, dict[str, Any]] = {}
+    try:
+        async with asyncio.timeout(LEDGER_WAIT_S):
+            seen = await at.ledger.balances([line for _, line in lines])
+        balances = {index: balance_shown(balance) for (index, _), balance in zip(lines, seen, strict=True)}
+    except (LedgerUnavailable, TimeoutError):
+        balances = {}  # the limits themselves are known all the same
+    return [
+        {
+            "object": "budget",
+            "tenant": each.tenant or None,
+            "key": each.key,
+            "source": each.source,
+            **limit_shown(each.limit),
+            "balance": balances.get(index),
+        }
+        for index, each in enumerate(found)
+    ]
