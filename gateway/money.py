@@ -12,6 +12,8 @@ MILLION = 1_000_000
 STANDARD_TIERS = frozenset({"", "default", "standard", "auto", "on_demand"})
 REQUEST_FEE = "request"
 """A fee with this name is due once for every call, whether or not its usage says so."""
+BATCH = "batch"
+"""The service tier of what is processed in batches."""
 
 _WRITES = frozenset(bucket for bucket in INPUT_BUCKETS if bucket.startswith("cache_write"))
 _SOUND = frozenset(bucket for bucket in Bucket if bucket.startswith(("audio", "video")))
@@ -70,13 +72,16 @@ def bound(
 ) -> NanoUSD | None:
     """The most a call with at most these tokens can cost, whatever the hour, the context tier and the cache.
 
-    `cache_writes`: the call may write to the provider's cache; `audio`: sound or film may go in or come out.  None:
-    unknown, as for a `service_tier` that has no price.
+    `cache_writes`: the call may write to the provider's cache; `audio`: sound or film goes in or may come out.  One
+    that cannot serve the `service_tier` asked for bills the standard one, so the dearer of both is assumed, but for a
+    batch.  None: unknown, as for a `service_tier` that has no price.
     """
     base, variant_missing = _variant(price, service_tier)
     if not price.known or variant_missing or (audio and Bucket.AUDIO_IN not in base.rates):
         return None
     reachable = _reachable(base, input_max)
+    if base is not price and service_tier != BATCH:
+        reachable += _reachable(price, input_max)
     dearest_in = _dearest(reachable, INPUT_BUCKETS, cache_writes=cache_writes, audio=audio)
     dearest_out = _dearest(reachable, OUTPUT_BUCKETS, cache_writes=cache_writes, audio=audio)
     if (input_max and dearest_in is None) or (output_max and dearest_out is None):

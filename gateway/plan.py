@@ -33,6 +33,8 @@ class Step:
     reasoning_expected: int = 0
     effort: str | None = None  # none, minimal, low, medium, high; None: as the client said
     healthy: bool = True
+    service_tier: str = ""  # as the request asks for it: flex, priority, ...
+    audio: bool = False  # sound or film goes in or may come out
     expected_cost: NanoUSD | None = field(init=False)
     worst_cost: NanoUSD | None = field(init=False)
 
@@ -54,7 +56,7 @@ class Step:
             Bucket.OUTPUT: self.output_expected * self.choices,
             Bucket.REASONING: self.reasoning_expected * self.choices,
         }
-        usage = Usage({bucket: n for bucket, n in tokens.items() if n})
+        usage = Usage({bucket: n for bucket, n in tokens.items() if n}, service_tier=self.service_tier)
         return money.cost(usage, self.deployment.price, self.at).total
 
     def _worst(self) -> NanoUSD | None:
@@ -63,6 +65,8 @@ class Step:
             self.estimate.bound,
             self.output_cap * self.choices,
             cache_writes=self.cache_writes or self.deployment.cache_writes,
+            service_tier=self.service_tier,
+            audio=self.audio,
         )
 
 

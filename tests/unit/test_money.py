@@ -209,7 +209,11 @@ RICH = Price(
     usd(input="3", cache_read="0.3", cache_write_5m="3.75", output="15", reasoning="15", audio_in="40", audio_out="80"),
     tiers=(Tier(1000, usd(input="6", cache_read="0.6", cache_write_5m="7.5", output="22.5", reasoning="22.5")),),
     windows=(PriceWindow(0, 600, usd(input="4", output="16")),),
-    variants={"priority": price(input="30", cache_read="3", output="150", reasoning="150")},
+    variants={
+        "priority": price(input="30", cache_read="3", output="150", reasoning="150"),
+        "flex": price(input="1"),
+        "batch": price(input="1"),
+    },
     fees={"request": nano("0.005")},
 )
 COUNT = st.integers(0, 5000)
@@ -245,6 +249,8 @@ def test_the_bound_knows_tier_service_tier_cache_writes_and_sound() -> None:
     assert bound(1000, audio=True) == 1000 * 40_000 + fee
     assert bound(1000, service_tier="priority") == 1000 * 30_000
     assert bound(1000, service_tier="ultrafast") is None
+    assert bound(1000, service_tier="flex") == 1000 * 4000  # it may be served, and billed, as the standard tier
+    assert bound(1000, service_tier="batch") == 1000 * 1000
 
 
 def test_sound_into_a_model_without_a_price_for_it_has_no_bound() -> None:
