@@ -263,7 +263,7 @@ class Reply:
 
     id: str
     model: str
-    answers: tuple[Answer, ...]
+    answers: tuple[Answer, ...]  # one at least
     usage: Usage | None = None
 
 

@@ -3,8 +3,7 @@
 A new format is one class with these methods, named in `gateway.dialects.translate.CODECS`; no other format changes.
 
 A request is read with InvalidRequest (naming the path) as its only error, whatever JSON it is.  A reply is read the
-same way, with besides it the error that the provider reports inside; the Translator tells the client that an invalid
-reply is UpstreamBroken.
+same way; the Translator tells the client that an invalid reply is UpstreamBroken.
 """
 
 from __future__ import annotations
@@ -35,6 +34,7 @@ class Reader(Protocol):
     """Reads one reply of a provider."""
 
     complete: bool  # whether the answer has ended as the format says it should
+    failure: GatewayError | None  # the error the provider has reported inside its reply
 
     def read(self, data: bytes) -> Sequence[Delta]:
         """What one event of a stream says."""

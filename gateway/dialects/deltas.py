@@ -132,7 +132,8 @@ def fold(deltas: Iterable[Delta]) -> Reply:
             usage = delta.usage
         else:
             answers.setdefault(delta.choice, _Answer()).add(delta)
-    return Reply(id_, model, tuple(answers[choice].whole() for choice in sorted(answers)), usage)
+    whole = tuple(answers[choice].whole() for choice in sorted(answers)) or (Answer(),)
+    return Reply(id_, model, whole, usage)
 
 
 Growing: TypeAlias = TextDelta | ReasoningDelta | RefusalDelta

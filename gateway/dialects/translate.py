@@ -124,6 +124,8 @@ class Translator:
             raise UpstreamBroken(f"The provider sent what cannot be read: {error}") from error
         for delta in deltas:
             self._learn(delta)
+        if self._reader.failure is not None:
+            raise self._reader.failure
         self.meter.complete = self._reader.complete
         return deltas
 

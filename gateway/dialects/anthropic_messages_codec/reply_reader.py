@@ -29,6 +29,7 @@ from gateway.dialects.deltas import (
 )
 from gateway.dialects.fields import maybe, need
 from gateway.dialects.refusal import reported
+from gateway.errors import GatewayError
 from gateway.types import Format, Provider
 
 FINISHES: Mapping[str, Finish] = {
@@ -48,6 +49,7 @@ class MessagesReader:
 
     def __init__(self, provider: Provider, now: float) -> None:
         self.complete = False
+        self.failure: GatewayError | None = None
         self._provider = provider
         self._now = now
         self._usage: dict[str, Any] = {}  # what message_start said, as later events correct it
@@ -74,14 +76,15 @@ class MessagesReader:
             case "message_stop":
                 self.complete = True
             case "error":
-                raise reported(event, self._provider, self._now)
+                self.failure = reported(event, self._provider, self._now)
         return ()
 
     def read_whole(self, data: bytes) -> Sequence[Delta]:
         """A whole message."""
         message = fields.mapping(orjson.loads(data), "the reply")
         if message.get("type") == "error" or "content" not in message:
-            raise reported(message, self._provider, self._now)
+            self.failure = reported(message, self._provider, self._now)
+            return ()
         out = list(self._message({**message, "usage": None}))
         for i, value in enumerate(need(message, "content", fields.items)):
             out += self._start(fields.mapping(value, f"content[{i}]"))

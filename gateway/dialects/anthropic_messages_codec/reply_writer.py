@@ -76,13 +76,12 @@ def error_event(error: GatewayError) -> bytes:
 
 def write_reply(reply: Reply, heading: Heading, cost: Cost | None) -> bytes:
     """See Codec.write_reply."""
-    answer = reply.answers[0] if reply.answers else None
+    answer = reply.answers[0]
     message = _head(heading, reply.id, reply.model)
-    if answer is not None:
-        message["content"] = [block for part in answer.parts if (block := _block(part)) is not None]
-        refused = any(isinstance(part, Refusal) for part in answer.parts)
-        finish = Finish.REFUSED if refused else answer.finish or Finish.END
-        message |= {"stop_reason": FINISHES[finish], "stop_sequence": answer.stop_sequence}
+    message["content"] = [block for part in answer.parts if (block := _block(part)) is not None]
+    refused = any(isinstance(part, Refusal) for part in answer.parts)
+    finish = Finish.REFUSED if refused else answer.finish or Finish.END
+    message |= {"stop_reason": FINISHES[finish], "stop_sequence": answer.stop_sequence}
     message["usage"] = usage_block(reply.usage or Usage(), cost)
     return orjson.dumps(message)
 

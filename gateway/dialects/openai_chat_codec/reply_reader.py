@@ -2,7 +2,8 @@
 
 Compatible providers differ, and all of these are read: reasoning in `reasoning_content`, `reasoning` or thinking parts
 of the content; content as text, parts or a JSON object; tool calls without index, or with several under one index;
-arguments as an object; a message where a delta belongs; usage in any chunk.
+arguments as an object; a message where a delta belongs; usage in any chunk.  Log probabilities of another shape than
+OpenAI's are left out.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from gateway.dialects.deltas import (
 )
 from gateway.dialects.fields import maybe
 from gateway.dialects.refusal import reported
+from gateway.errors import GatewayError
 from gateway.types import Provider, Usage
 
 FINISHES: Mapping[str, Finish] = {
@@ -51,6 +53,7 @@ class ChatReader:
 
     def __init__(self, provider: Provider, now: float) -> None:
         self.complete = False
+        self.failure: GatewayError | None = None
         self._provider = provider
         self._now = now
         self._started = False
@@ -64,24 +67,25 @@ class ChatReader:
         if data == b"[DONE]":
             self.complete = True
             return ()
-        return self._body(data)
+        return self._body(data, ("delta", "message"))
 
     def read_whole(self, data: bytes) -> Sequence[Delta]:
         """A whole reply: a stream of one chunk."""
-        deltas = self._body(data)
+        deltas = self._body(data, ("message", "delta"))
         self.complete = True
         return deltas
 
-    def _body(self, data: bytes) -> list[Delta]:
+    def _body(self, data: bytes, names: tuple[str, str]) -> list[Delta]:
+        """`names` are the fields that hold what is said, the better first: some providers send both."""
         body = fields.mapping(orjson.loads(data), "the reply")
         if body.get("error"):
-            raise reported(body, self._provider, self._now)
+            self.failure = reported(body, self._provider, self._now)
         out: list[Delta] = []
         if not self._started and (body.get("id") or body.get("choices")):
             self._started = True
             out.append(Started(str(body.get("id") or ""), str(body.get("model") or "")))
         for position, value in enumerate(maybe(body, "choices", fields.items) or ()):
-            out += self._choice(fields.mapping(value, f"choices[{position}]"), position)
+            out += self._choice(fields.mapping(value, f"choices[{position}]"), position, names)
         if (seen := self._usage(body)) is not None:
             out.append(UsageSeen(seen))
         return out
@@ -94,16 +98,16 @@ class ChatReader:
             return None
         return usage.read(usage.CHAT, block, self._provider.options.get("usage", {}), body.get("service_tier", ""))
 
-    def _choice(self, choice: Mapping[str, Any], position: int) -> Iterator[Delta]:
+    def _choice(self, choice: Mapping[str, Any], position: int, names: tuple[str, str]) -> Iterator[Delta]:
         path = f"choices[{position}]"
         index = maybe(choice, "index", fields.integer, path)
         at = position if index is None else index
         if choice.get("error"):
-            raise reported(choice, self._provider, self._now)
-        message = maybe(choice, "delta", fields.mapping, path) or maybe(choice, "message", fields.mapping, path)
-        if message:
-            yield from self._message(message, at, f"{path}.delta")
-        if logprobs := maybe(choice, "logprobs", fields.mapping, path):
+            self.failure = reported(choice, self._provider, self._now)
+        name = names[0] if choice.get(names[0]) is not None else names[1]
+        if message := maybe(choice, name, fields.mapping, path):
+            yield from self._message(message, at, f"{path}.{name}")
+        if isinstance(logprobs := choice.get("logprobs"), Mapping):
             yield TextDelta("", at, logprobs)
         if finish := choice.get("finish_reason") or _old_finish(choice):
             self.complete = True
@@ -118,8 +122,8 @@ class ChatReader:
                 yield delta
         if refusal := maybe(message, "refusal", fields.string, path):
             yield RefusalDelta(refusal, choice)
-        for value in maybe(message, "annotations", fields.items, path) or ():
-            yield from self._annotation(fields.mapping(value, f"{path}.annotations"), choice)
+        for annotation in _objects(message.get("annotations")):
+            yield from self._annotation(annotation, choice)
         for i, value in enumerate(maybe(message, "tool_calls", fields.items, path) or ()):
             yield from self._tool_call(fields.mapping(value, f"{path}.tool_calls"), i, choice)
         if call := maybe(message, "function_call", fields.mapping, path):
@@ -157,8 +161,7 @@ class ChatReader:
     def _reasoning(self, message: Mapping[str, Any], choice: int, path: str) -> Iterator[Delta]:
         """Signed blocks may repeat what plain reasoning said before them, or come alone."""
         told = False
-        for value in maybe(message, "thinking_blocks", fields.items, path) or ():
-            block = fields.mapping(value, f"{path}.thinking_blocks")
+        for block in _objects(message.get("thinking_blocks")):
             if data := block.get("data"):
                 yield EncryptedReasoning(str(data), choice)
             if (text := block.get("thinking")) and choice not in self._thinking:
@@ -173,6 +176,12 @@ class ChatReader:
         if text and not told:
             self._thinking.add(choice)
             yield ReasoningDelta(fields.string(text, f"{path}.reasoning_content"), choice)
+
+
+def _objects(value: object) -> Iterator[Mapping[str, Any]]:
+    """The objects in what may be a list: what only adorns an answer does not break it."""
+    if isinstance(value, list):
+        yield from (item for item in value if isinstance(item, Mapping))
 
 
 def _old_finish(choice: Mapping[str, Any]) -> object:
