@@ -1,0 +1,49 @@
+"""`tollgate`: serve | check | explain | keys | spend.  Each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gateway import __version__
+from gateway.cli.check import check
+from gateway.cli.explain import explain
+from gateway.cli.keys import keys
+from gateway.cli.serve import serve
+from gateway.cli.spend import spend
+
+app = typer.Typer(
+    name="tollgate",
+    help="An OpenAI-compatible gateway that routes each request to the cheapest model good enough, under hard caps.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tollgate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Options before any command."""
+
+
+app.command()(serve)
+app.command()(check)
+app.command()(explain)
+app.add_typer(keys, name="keys")
+app.command()(spend)
+
+
+def main() -> None:
+    """The entry point."""
+    app()
