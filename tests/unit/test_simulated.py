@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.dialects.simulated import Simulated
+from gateway.plan import Step
 from gateway.simulated import SimulatedTransport
 from gateway.simulated.answer import STARTS, WORDS, prose
 from gateway.simulated.reply import Fault, respond
@@ -16,7 +18,7 @@ from gateway.simulated.script import OPTIONS, Place, Script, ScriptError, WrongU
 from gateway.simulated.server import Server
 from gateway.tokens import simulated_input_tokens
 from gateway.tokens.encodings import count, load
-from gateway.types import Format
+from gateway.types import Deployment, Estimate, Format, Key, Provider, Request, Tenant
 
 PROMPT = [{"role": "user", "content": "What does a token cost?"}]
 
@@ -35,7 +37,7 @@ class Time:
         await asyncio.sleep(0)
 
 
-class Provider:
+class Client:
     """A client of the simulated provider, with the transport and the time it runs on."""
 
     def __init__(self) -> None:
@@ -67,8 +69,8 @@ class Provider:
 
 
 @pytest.fixture
-def provider() -> Provider:
-    return Provider()
+def provider() -> Client:
+    return Client()
 
 
 def text(reply: httpx.Response) -> str:
@@ -148,13 +150,13 @@ def test_every_word_of_the_vocabulary_is_one_token() -> None:
     assert [word for word in words if len(encoding.encode_ordinary(word)) != 1] == []
 
 
-async def test_the_same_prompt_gets_the_same_answer_and_another_prompt_another(provider: Provider) -> None:
+async def test_the_same_prompt_gets_the_same_answer_and_another_prompt_another(provider: Client) -> None:
     one, same = await provider.chat(), await provider.chat(max_tokens=500)
     other = await provider.chat(messages=[{"role": "user", "content": "And a word?"}])
     assert text(one) == text(same) != text(other)
 
 
-async def test_usage_is_the_true_count(provider: Provider) -> None:
+async def test_usage_is_the_true_count(provider: Client) -> None:
     reply = (await provider.chat("output=77")).json()
     assert reply["model"] == "sim"
     assert count(reply["choices"][0]["message"]["content"]) == 77
@@ -174,7 +176,7 @@ async def test_usage_is_the_true_count(provider: Provider) -> None:
 
 
 @pytest.mark.parametrize("cap", ["max_tokens", "max_completion_tokens"])
-async def test_an_answer_is_never_longer_than_the_request_allows(provider: Provider, cap: str) -> None:
+async def test_an_answer_is_never_longer_than_the_request_allows(provider: Client, cap: str) -> None:
     reply = (await provider.chat("output=500&reasoning=30", **{cap: 40})).json()
     assert reply["choices"][0]["finish_reason"] == "length"
     assert reply["usage"]["completion_tokens"] == 40
@@ -182,12 +184,12 @@ async def test_an_answer_is_never_longer_than_the_request_allows(provider: Provi
     assert count(reply["choices"][0]["message"]["content"]) == 10
 
 
-async def test_an_answer_as_long_as_its_cap_ended_by_itself(provider: Provider) -> None:
+async def test_an_answer_as_long_as_its_cap_ended_by_itself(provider: Client) -> None:
     reply = (await provider.chat("output=40", max_tokens=40)).json()
     assert reply["choices"][0]["finish_reason"] == "stop"
 
 
-async def test_a_stream_says_what_the_whole_reply_says(provider: Provider) -> None:
+async def test_a_stream_says_what_the_whole_reply_says(provider: Client) -> None:
     whole = (await provider.chat("output=30&reasoning=5&cached=0.5")).json()
     chunks = await provider.chunks("output=30&reasoning=5&cached=0.5")
     assert streamed(chunks) == whole["choices"][0]["message"]["content"]
@@ -198,12 +200,12 @@ async def test_a_stream_says_what_the_whole_reply_says(provider: Provider) -> No
     assert {chunk["id"] for chunk in chunks} == {whole["id"]}
 
 
-async def test_a_stream_tells_its_usage_only_when_asked(provider: Provider) -> None:
+async def test_a_stream_tells_its_usage_only_when_asked(provider: Client) -> None:
     reply = await provider.chat("output=3", stream=True)
     assert "usage" not in reply.text
 
 
-async def test_many_choices_are_each_paid_for(provider: Provider) -> None:
+async def test_many_choices_are_each_paid_for(provider: Client) -> None:
     reply = (await provider.chat("output=10&reasoning=2", n=3)).json()
     assert [choice["index"] for choice in reply["choices"]] == [0, 1, 2]
     assert len({choice["message"]["content"] for choice in reply["choices"]}) == 3
@@ -215,7 +217,7 @@ async def test_many_choices_are_each_paid_for(provider: Provider) -> None:
 
 
 async def test_the_cached_share_is_part_of_the_prompt_for_openai_and_beside_it_for_anthropic(
-    provider: Provider,
+    provider: Client,
 ) -> None:
     chat = (await provider.chat("cached=0.5")).json()["usage"]
     claude = (await provider.messages("cached=0.5")).json()["usage"]
@@ -224,7 +226,7 @@ async def test_the_cached_share_is_part_of_the_prompt_for_openai_and_beside_it_f
     assert claude["input_tokens"] + claude["cache_read_input_tokens"] == chat["prompt_tokens"]
 
 
-async def test_usage_can_be_missing_or_absurd(provider: Provider) -> None:
+async def test_usage_can_be_missing_or_absurd(provider: Client) -> None:
     assert "usage" not in (await provider.chat("no_usage")).json()
     assert all("usage" not in chunk for chunk in await provider.chunks("no_usage"))
     assert not any("usage" in event for event in await provider.events("no_usage"))
@@ -233,7 +235,7 @@ async def test_usage_can_be_missing_or_absurd(provider: Provider) -> None:
     assert (await provider.chat("wrong_usage=negative")).json()["usage"]["completion_tokens"] == -9
 
 
-async def test_log_probabilities_come_when_asked_for_and_token_by_token(provider: Provider) -> None:
+async def test_log_probabilities_come_when_asked_for_and_token_by_token(provider: Client) -> None:
     reply = (await provider.chat("output=5", logprobs=True, top_logprobs=2)).json()["choices"][0]
     tokens = reply["logprobs"]["content"]
     assert "".join(token["token"] for token in tokens) == reply["message"]["content"]
@@ -241,13 +243,13 @@ async def test_log_probabilities_come_when_asked_for_and_token_by_token(provider
     assert (await provider.chat("output=5")).json()["choices"][0]["logprobs"] is None
 
 
-async def test_echo_says_the_last_message_again(provider: Provider) -> None:
+async def test_echo_says_the_last_message_again(provider: Client) -> None:
     said = [{"role": "user", "content": [{"type": "text", "text": "naïve 🙂 text"}]}]
     assert text(await provider.chat("echo", messages=said)) == "naïve 🙂 text"
     assert streamed(await provider.chunks("echo", messages=said)) == "naïve 🙂 text"
 
 
-async def test_a_refusal_is_one_in_either_format(provider: Provider) -> None:
+async def test_a_refusal_is_one_in_either_format(provider: Client) -> None:
     message = (await provider.chat("refusal")).json()["choices"][0]["message"]
     assert message["content"] is None
     assert message["refusal"] == "I cannot help with that."
@@ -255,7 +257,7 @@ async def test_a_refusal_is_one_in_either_format(provider: Provider) -> None:
 
 
 @pytest.mark.parametrize(("finish", "stop"), [("length", "max_tokens"), ("content_filter", "refusal")])
-async def test_the_reason_for_the_end_can_be_scripted(provider: Provider, finish: str, stop: str) -> None:
+async def test_the_reason_for_the_end_can_be_scripted(provider: Client, finish: str, stop: str) -> None:
     assert (await provider.chat(f"finish={finish}")).json()["choices"][0]["finish_reason"] == finish
     assert (await provider.messages(f"finish={finish}")).json()["stop_reason"] == stop
 
@@ -267,7 +269,7 @@ CHAT_TOOL = {"type": "function", "function": {"name": "weather", "parameters": P
 CLAUDE_TOOL = {"name": "weather", "input_schema": PARAMETERS}
 
 
-async def test_a_scripted_tool_is_called_with_its_arguments(provider: Provider) -> None:
+async def test_a_scripted_tool_is_called_with_its_arguments(provider: Client) -> None:
     script = 'tool=weather({"city":"Bern"})'
     choice = (await provider.chat(script)).json()["choices"][0]
     call = choice["message"]["tool_calls"][0]
@@ -280,7 +282,7 @@ async def test_a_scripted_tool_is_called_with_its_arguments(provider: Provider) 
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
-async def test_a_tool_that_must_be_called_is_called_as_its_schema_says(provider: Provider, choice: Any) -> None:
+async def test_a_tool_that_must_be_called_is_called_as_its_schema_says(provider: Client, choice: Any) -> None:
     reply = (await provider.chat(tools=[CHAT_TOOL], tool_choice=choice)).json()
     arguments = reply["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]
     assert json.loads(arguments) == {"city": "simulated"}
@@ -288,7 +290,7 @@ async def test_a_tool_that_must_be_called_is_called_as_its_schema_says(provider:
 
 
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "weather"}])
-async def test_anthropic_tools_are_called_too(provider: Provider, choice: Any) -> None:
+async def test_anthropic_tools_are_called_too(provider: Client, choice: Any) -> None:
     asked = {"tools": [CLAUDE_TOOL], "tool_choice": choice}
     whole = (await provider.messages(**asked)).json()
     assert (whole["stop_reason"], whole["content"][0]["input"]) == ("tool_use", {"city": "simulated"})
@@ -297,13 +299,13 @@ async def test_anthropic_tools_are_called_too(provider: Provider, choice: Any) -
     assert json.loads("".join(parts)) == {"city": "simulated"}
 
 
-async def test_once_the_tool_has_answered_the_model_speaks_so_that_agents_end(provider: Provider) -> None:
+async def test_once_the_tool_has_answered_the_model_speaks_so_that_agents_end(provider: Client) -> None:
     history = [*PROMPT, {"role": "tool", "tool_call_id": "call_1", "content": "rain"}]
     reply = (await provider.chat("tool=weather", tools=[CHAT_TOOL], messages=history)).json()
     assert reply["choices"][0]["finish_reason"] == "stop"
 
 
-async def test_a_schema_is_answered_with_an_instance_of_it(provider: Provider) -> None:
+async def test_a_schema_is_answered_with_an_instance_of_it(provider: Client) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "w", "schema": PARAMETERS}}
     assert json.loads(text(await provider.chat(response_format=form))) == {"city": "simulated"}
     assert json.loads(text(await provider.chat(response_format={"type": "json_object"})))
@@ -374,12 +376,12 @@ def test_a_schema_that_refers_to_itself_has_a_finite_instance() -> None:
 # How long it takes, on a clock that only sleeping moves
 
 
-async def test_a_whole_reply_takes_the_time_its_script_says(provider: Provider) -> None:
+async def test_a_whole_reply_takes_the_time_its_script_says(provider: Client) -> None:
     await provider.chat("latency_ms=100&first_token_ms=300&tps=50&output=100&reasoning=50")
     assert provider.time.now == pytest.approx(0.1 + 0.3 + 150 / 50)
 
 
-async def test_headers_come_before_a_slow_first_token_and_tokens_at_their_pace(provider: Provider) -> None:
+async def test_headers_come_before_a_slow_first_token_and_tokens_at_their_pace(provider: Client) -> None:
     asked = {"model": "sim?latency_ms=100&first_token_ms=300&tps=10&output=5", "messages": PROMPT, "stream": True}
     async with provider.client.stream("POST", "/chat/completions", json=asked) as reply:
         assert provider.time.now == pytest.approx(0.1)
@@ -391,7 +393,7 @@ async def test_headers_come_before_a_slow_first_token_and_tokens_at_their_pace(p
 
 
 @pytest.mark.parametrize(("status", "code"), [(400, None), (401, "invalid_api_key"), (429, "rate_limit_exceeded")])
-async def test_an_error_has_the_providers_shape(provider: Provider, status: int, code: str | None) -> None:
+async def test_an_error_has_the_providers_shape(provider: Client, status: int, code: str | None) -> None:
     chat, claude = await provider.chat(f"status={status}"), await provider.messages(f"status={status}")
     assert (chat.status_code, claude.status_code) == (status, status)
     assert chat.json()["error"]["code"] == code
@@ -399,7 +401,7 @@ async def test_an_error_has_the_providers_shape(provider: Provider, status: int,
     assert "retry-after" not in chat.headers
 
 
-async def test_an_error_carries_the_code_and_the_advice_it_is_told_to(provider: Provider) -> None:
+async def test_an_error_carries_the_code_and_the_advice_it_is_told_to(provider: Client) -> None:
     reply = await provider.chat("status=400&code=context_length_exceeded&retry_after=2.5")
     assert reply.json()["error"]["code"] == "context_length_exceeded"
     assert reply.headers["retry-after"] == "2.5"
@@ -438,7 +440,7 @@ def test_a_path_it_does_not_have_is_a_404() -> None:
     ],
 )
 async def test_a_connection_breaks_where_the_script_says(
-    provider: Provider, place: str, error: type[Exception], stream: bool
+    provider: Client, place: str, error: type[Exception], stream: bool
 ) -> None:
     got = b""
     started = False
@@ -470,13 +472,13 @@ def test_a_short_stream_that_breaks_never_pretends_to_be_complete(output: int, r
         assert not any(end in piece for piece in pieces if isinstance(piece, bytes))
 
 
-async def test_a_stall_says_nothing_more_for_as_long_as_anyone_waits(provider: Provider) -> None:
+async def test_a_stall_says_nothing_more_for_as_long_as_anyone_waits(provider: Client) -> None:
     with pytest.raises(httpx.ReadError):
         await provider.chat("stall=middle&output=10", stream=True)
     assert provider.time.now > 3600
 
 
-async def test_an_error_can_come_in_the_middle_of_a_stream(provider: Provider) -> None:
+async def test_an_error_can_come_in_the_middle_of_a_stream(provider: Client) -> None:
     chat = await provider.chat("error=middle&status=503&output=10", stream=True)
     assert chat.status_code == 200
     assert json.loads(chat.text.strip().split("\n\n")[-1].removeprefix("data: "))["error"]["code"] == "overloaded"
@@ -484,7 +486,7 @@ async def test_an_error_can_come_in_the_middle_of_a_stream(provider: Provider) -
     assert claude[-1]["error"]["type"] == "overloaded_error"
 
 
-async def test_a_reply_that_is_hung_up_on_counts_as_abandoned(provider: Provider) -> None:
+async def test_a_reply_that_is_hung_up_on_counts_as_abandoned(provider: Client) -> None:
     asked = {"model": "sim?output=50", "messages": PROMPT, "stream": True}
     async with provider.client.stream("POST", "/chat/completions", json=asked) as reply:
         async for _ in reply.aiter_raw():
@@ -497,7 +499,7 @@ async def test_a_reply_that_is_hung_up_on_counts_as_abandoned(provider: Provider
 # Anthropic's events
 
 
-async def test_messages_come_as_anthropic_writes_them(provider: Provider) -> None:
+async def test_messages_come_as_anthropic_writes_them(provider: Client) -> None:
     events = await provider.events("output=3&reasoning=2")
     assert [event["type"] for event in events] == [
         "message_start",
@@ -560,3 +562,45 @@ async def test_over_a_real_connection_a_caller_who_hangs_up_ends_the_call() -> N
         while not server.stats.abandoned:  # noqa: ASYNC110 - the other end of a connection tells nobody
             await asyncio.sleep(0)
     await server.close()
+
+
+# The dialect that leads there
+
+STEP = Step(
+    Deployment("small", Provider("sim", "simulated"), "sim-small?tps=100"),
+    Estimate(10, 10),
+    output_cap=64,
+    output_expected=64,
+    at=0.0,
+)
+
+
+def asked(format_: Format, body: dict[str, Any]) -> Request:
+    raw = json.dumps(body).encode()
+    key = Key("k", "acme", "test", b"")
+    return Request("r", format_, raw, body, "auto", stream=False, received=0.0, key=key)
+
+
+@pytest.mark.parametrize("format_", list(Format))
+def test_every_format_reaches_the_simulated_provider_with_its_script_and_its_cap(format_: Format) -> None:
+    body = {"model": "auto", "messages": PROMPT, "max_tokens": 500, "metadata": {"sim": "output=7", "user_id": "u"}}
+    call = Simulated().encode(asked(format_, body), STEP, Tenant("acme"))
+    assert call.url == "simulated://sim/v1/chat/completions"
+    sent = json.loads(call.body)
+    assert (sent["model"], sent["metadata"]["sim"]) == ("sim-small?tps=100", "output=7")
+    assert sent["max_tokens"] == 64
+    assert read(sent) == ("sim-small", Script(tps=100, output=7))
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"user_id": "u"}, {"similar": "x"}])
+def test_metadata_without_a_script_changes_nothing(metadata: Any) -> None:
+    body = {"model": "auto", "messages": PROMPT, "max_tokens": 500, "metadata": metadata}
+    call = Simulated().encode(asked(Format.MESSAGES, body), STEP, Tenant("acme"))
+    assert "metadata" not in json.loads(call.body)
+
+
+def test_a_simulated_provider_with_an_address_is_called_there() -> None:
+    there = Provider("sim", "simulated", base_url="http://127.0.0.1:9000/v1")
+    step = replace(STEP, deployment=replace(STEP.deployment, provider=there))
+    call = Simulated().encode(asked(Format.CHAT, {"model": "auto", "messages": PROMPT}), step, Tenant("acme"))
+    assert call.url == "http://127.0.0.1:9000/v1/chat/completions"
