@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.document import Document, SettingsError, nearest, read
+from gateway.document import Path as Place
 from gateway.schema import ModelFacts, PresetShape, PriceOverride, PricesFile, ProvidersFile, Shape, fields_at
 
 Kind = TypeVar("Kind", bound=Shape)
@@ -75,12 +76,22 @@ def fitted(document: Document, shape: type[Kind]) -> Kind | None:
         return shape.model_validate(value)
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_input=False):
-            if not _waits_for(detail["loc"], unset):
-                document.problem(detail["loc"], _said(detail, shape))
+            place = _written(document, detail["loc"])
+            if not _waits_for(place, unset):
+                document.problem(place, _said(detail, shape))
         return None
 
 
-def _waits_for(place: tuple[str | int, ...], unset: set[tuple[str | int, ...]]) -> bool:
+def _written(document: Document, place: Place) -> Place:
+    """The place as it is in the file, where one mapping may stand for a list of them."""
+    found: Place = ()
+    for part in place:
+        if isinstance(part, str) or (*found, part) in document.lines:
+            found = (*found, part)
+    return found
+
+
+def _waits_for(place: Place, unset: set[Place]) -> bool:
     """Whether the value is only wrong because a variable is not set, which is a problem of its own."""
     return any(place[: len(path)] == path for path in unset)
 

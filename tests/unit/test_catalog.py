@@ -294,6 +294,18 @@ def test_own_tiers_windows_variants_and_fees_are_taken() -> None:
     assert (rate(price.variants["flex"], "input"), rate(price.variants["flex"], "output")) == ("1.00", "5.00")
 
 
+def test_a_stated_discount_that_a_tier_does_not_restate_holds_in_the_tier() -> None:
+    price = one("nowhere", "m", "price: {input: 1, output: 5, cache_read: 0.1, tiers: [{above: 100, input: 2}]}").price
+    assert spent(price, input=100, cache_read=100) == dollars(100 * 2000 + 100 * 100)
+    unstated = one("nowhere", "m", "price: {input: 1, output: 5, tiers: [{above: 100, input: 2}]}").price
+    assert spent(unstated, input=100, cache_read=100) == dollars(200 * 2000)
+
+
+def test_of_two_variants_with_one_name_the_first_that_holds_wins() -> None:
+    price = rates.listing("openrouter", "mistralai/mistral-large-4-0", FRIDAY).price
+    assert price.variants["route=mistral/eu"].rates[Bucket.INPUT] == nano("0.77")
+
+
 def test_what_is_billed_as_another_bucket_follows_it_into_tiers_and_variants() -> None:
     overrides = known(None, {}).prices
     listed = rates.listing("google", "gemini-2.5-pro", FRIDAY, overrides).price
