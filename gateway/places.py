@@ -12,7 +12,7 @@ from gateway.payers import Payers, hard
 from gateway.presets import Known
 from gateway.schema import DeploymentShape, File, PresetShape, PriceShape, ProviderShape, RouteShape
 from gateway.tenants import permits
-from gateway.types import Bucket, Capability, Deployment, Key, Limit, Provider, Route, Tenant, Timeouts
+from gateway.types import OUTPUT_BUCKETS, Bucket, Capability, Deployment, Key, Limit, Provider, Route, Tenant, Timeouts
 
 WITHOUT_URL = frozenset({"simulated"})
 """Dialects whose provider is inside this process."""
@@ -151,10 +151,17 @@ class Places:
         return rates.listing(book, shape.upstream_model, self.now, self.known.prices)
 
     def _price_is_whole(self, price: PriceShape | None, place: Path) -> None:
-        if price is not None and (price.per_hour is None) != (price.tokens_per_second is None):
+        if price is None:
+            return
+        if (price.per_hour is None) != (price.tokens_per_second is None):
             self.document.problem(place, "a price per hour needs both per_hour and tokens_per_second")
-        if price is not None and len({tier.marginal for tier in price.tiers}) > 1:
+        if len({tier.marginal for tier in price.tiers}) > 1:
             self.document.problem((*place, "tiers"), "the tiers of one price must be all marginal or all not")
+        for index, tier in enumerate(price.tiers):
+            outs = [bucket for bucket in OUTPUT_BUCKETS if getattr(tier, bucket) is not None]
+            if tier.marginal and outs:
+                where = (*place, "tiers", index, min(outs))
+                self.document.problem(where, "a marginal tier prices the input above it; leave the output out")
 
     def _route(self, id_: str, shape: RouteShape) -> None:
         place: Path = ("routes", id_)
