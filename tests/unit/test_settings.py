@@ -173,8 +173,10 @@ def test_an_optional_provider_is_left_out_with_all_that_needs_it(switch: str) ->
             "f.yaml:7: deployments[2].price: a price per hour needs both per_hour and tokens_per_second",
         ),
         (
-            BASE + "  - {id: x, provider: sim, upstream_model: m, price: {tiers: [{above: 1, marginal: true, output: 1}]}}\n",
-            "f.yaml:7: deployments[2].price.tiers[0].output: a marginal tier prices the input above it",
+            BASE
+            + "  - {id: x, provider: sim, upstream_model: m,\n"
+            + "     price: {tiers: [{above: 1, marginal: true, output: 1}]}}\n",
+            "f.yaml:8: deployments[2].price.tiers[0].output: a marginal tier prices the input above it",
         ),
         (
             BASE + "  - {id: x, provider: sim, upstream_model: m, price: {input: -1}}\n",
