@@ -11,6 +11,7 @@ from typing import Any
 
 import anthropic
 import httpx
+import httpx2  # what Anthropic's SDK uses
 import openai
 
 from gateway import settings
@@ -65,7 +66,8 @@ class Running:
 
     def anthropic(self, **options: Any) -> anthropic.AsyncAnthropic:
         """The official SDK, with only its base URL and key changed."""
-        return anthropic.AsyncAnthropic(base_url="http://gateway", api_key=KEY, http_client=self.client, **options)
+        client = httpx2.AsyncClient(transport=httpx2.ASGITransport(self.gateway), timeout=30)
+        return anthropic.AsyncAnthropic(base_url="http://gateway", api_key=KEY, http_client=client, **options)
 
     async def chat(self, model: str = "auto", text: str = "Say hello.", **fields: Any) -> httpx.Response:
         """One chat request."""

@@ -17,6 +17,7 @@ TEXT = "Write exactly fifty tokens, please."
 
 
 async def cost_of_one(folder: Path) -> int:
+    folder.mkdir()
     async with gateway(config(folder, script="?first_token_ms=0&output=50")) as running:
         reply = await running.chat("small", TEXT, max_tokens=50)
         return nano(reply.headers["x-tollgate-cost-usd"])
@@ -47,7 +48,7 @@ async def test_of_200_requests_at_once_exactly_the_37_that_fit_succeed(tmp_path:
 
 
 async def test_answers_shorter_than_their_cap_give_back_what_they_did_not_use(tmp_path: Path) -> None:
-    text = config(tmp_path, limit="0.001", script="?first_token_ms=0&output=10")
+    text = config(tmp_path, limit="0.0011", script="?first_token_ms=0&output=10")
     async with gateway(text) as running:
         for _ in range(10):  # each holds about 0.00091, and uses about 0.00003
             assert (await running.chat("small", "Hi.", max_tokens=900)).status_code == 200
