@@ -35,9 +35,9 @@ Block: TypeAlias = Mapping[str, object]
 
 _OVERFLOW = re.compile(
     r"context_length_exceeded|too_many_prompt_tokens|too_many_tokens|exceed_context_size|model_max_prompt_tokens"
-    r"|prompt(?: is)? too long|max(?:imum)? (?:context|prompt length)|context (?:size|window|length|limit)"
-    r"|messages is too long|input is too long|input token count|tokens? .{0,80}too large for model"
-    r"|reduce the length of",
+    r"|prompt(?: is)? too long|max(?:imum)? (?:context|prompt length)|context (?:window|length|limit)"
+    r"|exceeds? the (?:available )?context size|messages is too long|input is too long|input token count"
+    r"|tokens? .{0,80}too large for model|reduce the length of",
     re.IGNORECASE,
 )
 _FILTERED = re.compile(
@@ -124,7 +124,14 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, provider: Prov
 def reported(body: object, provider: Provider, now: float) -> GatewayError:
     """The leaf that an error inside a 200 reply is; `body` is what holds the error, decoded."""
     what = said(body)
-    return _leaf(what.status or 502, what, provider, retry_after({}, body, now))
+    return _leaf(what.status or _guessed(what.words), what, provider, retry_after({}, body, now))
+
+
+def _guessed(words: str) -> int:
+    """The status of an error that states none."""
+    if _DENIED.search(words) or _NO_MODEL.search(words):
+        return 401
+    return 400 if _FILTERED.search(words) else 502
 
 
 def said(body: object) -> Said:
