@@ -2,8 +2,9 @@
 
 The model is reported = offset + ratio x estimate: a hidden prompt moves the offset, another vocabulary the ratio.
 Both are fitted by recursive least squares that forgets (so a changed model is learned again), starting from "the
-estimate is right".  A surprise is clipped, so that one odd reply cannot carry the fit away.  The bound follows the
-largest recent shortfall, which fades; p90 of it would, by definition, be passed by every tenth request.
+estimate is right".  A surprise is clipped, so that one odd reply cannot carry the fit away; several in a row on one
+side are no oddity but a change, and the fit is opened for it.  The bound follows the largest recent shortfall, which
+fades; p90 of it would, by definition, be passed by every tenth request.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ FADE: Final = 0.99
 """What is left of the largest shortfall after one more report."""
 CLIP: Final = 4.0
 """Surprises beyond this many deviations count as this many."""
+CHANGE: Final = 3
+"""As many surprises in a row on one side are believed."""
 SCALE: Final = 40.0
 """Tokens below which an error is judged in tokens rather than as a share."""
 
@@ -36,6 +39,7 @@ class Calibration:
     deviation: float = 0.0
     shortfall: float = 0.0
     reports: int = 0
+    surprises: int = 0  # in a row; negative when reports were below what was expected
 
     def __post_init__(self) -> None:
         self.oo = self.slack * self.slack
@@ -45,12 +49,25 @@ class Calibration:
     def learn(self, estimate: float, reported: int) -> None:
         """One more request: what was estimated before calibration, and what the provider said."""
         weight = estimate + SCALE
-        error = reported - self.expected(estimate)
-        share = error / weight
+        share = (reported - self.expected(estimate)) / weight
         self.shortfall = max(share, self.shortfall * FADE)
-        self._fit(estimate, max(-CLIP, min(CLIP, share / self.deviation)) * self.deviation * weight, weight)
-        self.deviation = max(0.005, 0.9 * self.deviation + 0.1 * min(abs(share), CLIP * self.deviation))
         self.reports += 1
+        if self._changed(share):
+            self.surprises = 0
+            self.oo = max(self.oo, (share * weight) ** 2)
+            self.shortfall = min(self.shortfall, self.deviation * CLIP)
+        else:
+            share = max(-CLIP * self.deviation, min(CLIP * self.deviation, share))
+        self._fit(estimate, share * weight, weight)
+        self.deviation = max(0.005, 0.9 * self.deviation + 0.1 * min(abs(share), CLIP * self.deviation))
+
+    def _changed(self, share: float) -> bool:
+        if abs(share) <= CLIP * self.deviation:
+            self.surprises = 0
+            return False
+        side = 1 if share > 0 else -1
+        self.surprises = self.surprises + side if self.surprises * side > 0 else side
+        return abs(self.surprises) >= CHANGE
 
     def _fit(self, estimate: float, error: float, weight: float) -> None:
         gain_o = self.oo + self.orr * estimate
@@ -69,9 +86,10 @@ class Calibration:
         """What is likely to be reported."""
         return max(1.0, self.offset + self.ratio * estimate)
 
+    def first_headroom(self, estimate: float) -> float:
+        """Tokens above `expected` for what the family may hide: the prior's doubt, which reports dispel."""
+        return (self.margin * estimate + self.slack) * 8.0 / (8.0 + self.reports)
+
     def headroom(self, estimate: float) -> float:
-        """Tokens above `expected` that a report is not expected to pass."""
-        doubt = 8.0 / (8.0 + self.reports)
-        seen = 1.25 * self.shortfall + 2 * self.deviation
-        first = (self.margin * estimate + self.slack) * doubt
-        return max(first, 0.0) + seen * (estimate + SCALE) * (1 - doubt) + 4
+        """Tokens above `expected` that recent reports show to be needed."""
+        return (1.25 * self.shortfall + 2 * self.deviation) * (estimate + SCALE) + 4

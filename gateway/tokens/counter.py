@@ -94,12 +94,12 @@ class Counter:
             return Estimate(exact, exact)
         calibration = self._calibrations.get(kind)
         if calibration is None:
-            expected, bound = guess, guess * (1 + family.margin) + family.slack + most
+            expected, doubt, shown = guess, guess * family.margin + family.slack, 0.0
         else:
             expected = calibration.expected(guess)
-            bound = expected + calibration.headroom(guess) + most
+            doubt, shown = calibration.first_headroom(guess), calibration.headroom(guess)
         likely = round(expected)
-        bound = max(likely, min(ceil(bound), max(ceiling(family, content) + ceil(most), likely + likely // 10)))
+        bound = max(likely, ceil(expected + shown), min(ceil(expected + doubt), ceiling(family, content))) + ceil(most)
         if content.opaque:
             bound = max(bound, deployment.context_max or CONTEXT_UNKNOWN)
         return Estimate(likely, bound)

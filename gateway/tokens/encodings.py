@@ -13,13 +13,15 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 import tiktoken
 
 O200K: Final = "o200k_base"
 CL100K: Final = "cl100k_base"
+
+DATA: Final = Path(__file__).parents[1] / "data"
 
 PIECE_CHARS: Final = 16_000
 """Longest run handed to tiktoken at once: 4 ms at worst; one call with 1 MB of blanks panics inside tiktoken 0.14."""
@@ -99,7 +101,7 @@ def build(ranks: Ranks, packed: bytes) -> tiktoken.Encoding:
 def load(name: str) -> tiktoken.Encoding:
     """The shipped encoding of that name, made once per process.  Raises DamagedRanks."""
     try:
-        packed = (files("gateway") / "data" / f"{name}.tiktoken.gz").read_bytes()
+        packed = (DATA / f"{name}.tiktoken.gz").read_bytes()
     except OSError as error:
         raise DamagedRanks(f"The rank file of {name} is missing ({error}): reinstall tollgate.") from error
     return build(ENCODINGS[name], packed)

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import socket
 import time
-from importlib.resources import files
 
 import pytest
 import tiktoken
@@ -21,7 +20,7 @@ PROSE = (
 
 
 def packed(name: str) -> bytes:
-    return (files("gateway") / "data" / f"{name}.tiktoken.gz").read_bytes()
+    return (encodings.DATA / f"{name}.tiktoken.gz").read_bytes()
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def test_a_rank_file_that_cannot_be_unpacked_is_refused(rubbish):
 
 
 def test_a_missing_rank_file_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(encodings, "files", lambda _: tmp_path)
+    monkeypatch.setattr(encodings, "DATA", tmp_path)
     with pytest.raises(DamagedRanks, match="o200k_base is missing"):
         encodings.load.__wrapped__(O200K)
 
