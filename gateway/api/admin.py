@@ -125,6 +125,8 @@ def _problem(error: dict[str, Any]) -> tuple[str, str]:
             return "", f"The body is not valid JSON: {error.get('ctx', {}).get('error', '')} (character {place})."
         case "missing":
             return place, "is required" if place else "A JSON body is required."
+        case "model_attributes_type" if not place:
+            return "", "The body must be a JSON object, sent with `content-type: application/json`."
         case "extra_forbidden":
             return place, "there is no such field"
     return place, str(error["msg"]).removeprefix("Value error, ")

@@ -20,7 +20,7 @@ from gateway.sql.schema import records as table
 from gateway.sql.tenants import Store
 
 MONEY = ("cost", "reported_cost", "baseline_cost", "overhead_cost", "reserved")
-COLUMNS = tuple(column.name for column in table.c if column.name != "hour")
+COLUMNS = tuple(str(column.name) for column in table.c if column.name != "hour")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

@@ -19,6 +19,7 @@ TEXT_MAX = 512
 LONG_MAX = 8192
 """Characters kept of any other text."""
 PAGE_MAX = 1000
+"""Records that one answer holds at most."""
 
 _INDEXED = frozenset({"id", "tenant", "key", "deployment", "task"})
 _CACHED = frozenset({Bucket.CACHE_READ, Bucket.AUDIO_CACHE_READ})
@@ -104,7 +105,7 @@ def page(connection: Connection, wanted: Filter, count: int, after: Cursor | Non
     if after is not None:
         at, id_ = after
         query = query.where(or_(records.c.at < at, and_(records.c.at == at, records.c.id < id_)))
-    query = query.order_by(records.c.at.desc(), records.c.id.desc()).limit(min(count, PAGE_MAX))
+    query = query.order_by(records.c.at.desc(), records.c.id.desc()).limit(count)
     return [dict(found) for found in connection.execute(query).mappings()]
 
 
