@@ -46,3 +46,10 @@ def takes_late_system(model: str) -> bool:
 def thinks_unasked(model: str) -> bool:
     """Whether it may think unless told not to."""
     return generation(model) >= (5, 0)
+
+
+def effort_word(model: str, effort: str) -> str:
+    """The effort as this model knows it: the next lower word it takes, else its lowest."""
+    if effort == "minimal":
+        return "low"
+    return "high" if effort == "xhigh" and generation(model) < (4, 7) else effort

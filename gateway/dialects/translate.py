@@ -6,7 +6,6 @@ The dialects call this when a request's format is not theirs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import orjson
 
@@ -26,11 +25,13 @@ from gateway.dialects.deltas import (
     fold,
 )
 from gateway.dialects.openai_chat_codec import ChatCodec
-from gateway.dialects.relay import BODY_BYTES_MAX
+from gateway.dialects.relay import BODY_BYTES_MAX, Texts
 from gateway.errors import GatewayError, InvalidRequest, UpstreamBroken
 from gateway.plan import Step
 from gateway.sse import Splitter, parse
 from gateway.types import Format, Request, Tenant
+
+TOO_DEEP = "The provider's answer is nested too deeply."
 
 CODECS: Mapping[Format, Codec] = {codec.format: codec for codec in (ChatCodec(), MessagesCodec())}
 
@@ -62,7 +63,7 @@ class Translator:
         self._whole: bytearray | None = None if request.stream else bytearray()
         self._begun = False
         self._failure: GatewayError | None = None
-        self._generated: list[str] = []
+        self._texts = Texts()
 
     def feed(self, chunk: bytes) -> bytes:
         """See Decoder.feed.  An error is raised once everything before it has been returned."""
@@ -96,13 +97,13 @@ class Translator:
 
     def generated(self) -> str:
         """See Decoder.generated.  Of a whole reply that broke off, all that came of its body."""
-        return "".join(self._generated) or (self._whole or b"").decode(errors="replace")
+        return str(self._texts) or (self._whole or b"").decode(errors="replace")
 
     def _events(self, events: Iterable[bytes]) -> bytes:
         out: list[bytes] = []
         try:
             for raw in events:
-                if data := parse(raw).data:
+                if data := parse(raw).data or _bare_error(raw):
                     out += [self._write(delta) for delta in self._read(data)]
         except GatewayError as error:
             self._failure = error
@@ -115,7 +116,10 @@ class Translator:
         if self._writer is not None:
             return b"".join([self._write(delta) for delta in deltas]) + self._end()
         usage = self.meter.usage
-        return self._codec.write_reply(fold(deltas), self._heading, self._bill(usage) if usage else None)
+        try:
+            return self._codec.write_reply(fold(deltas), self._heading, self._bill(usage) if usage else None)
+        except orjson.JSONEncodeError as error:
+            raise UpstreamBroken(TOO_DEEP) from error
 
     def _read(self, data: bytes, *, whole: bool = False) -> list[Delta]:
         try:
@@ -132,9 +136,9 @@ class Translator:
     def _learn(self, delta: Delta) -> None:
         match delta:
             case TextDelta(text) | ReasoningDelta(text) | RefusalDelta(text) | ArgumentsDelta(text=text):
-                self._generated.append(text)
+                self._texts.add(text)
             case ToolCallStarted(name=name):
-                self._generated.append(name)
+                self._texts.add(name)
             case Started(model=model):
                 self.meter.response_model = model
             case UsageSeen(usage):
@@ -145,7 +149,10 @@ class Translator:
                 pass
 
     def _write(self, delta: Delta) -> bytes:
-        return self._writer.write(delta) if self._writer is not None else b""
+        try:
+            return self._writer.write(delta) if self._writer is not None else b""
+        except orjson.JSONEncodeError as error:
+            raise UpstreamBroken(TOO_DEEP) from error
 
     def _end(self) -> bytes:
         if not self._reader.complete:
@@ -154,12 +161,21 @@ class Translator:
         return self._writer.end(usage, self._bill(usage) if usage else None) if self._writer is not None else b""
 
 
+def _bare_error(raw: bytes) -> bytes:
+    """What llama.cpp says instead of an event."""
+    start, found, data = raw.partition(b"error:")
+    return data if found and not start.strip() else b""
+
+
 def _heading(request: Request, step: Step) -> Heading:
-    options: Any = request.body.get("stream_options")
+    asked = False
+    for field, name in (("stream_options", "include_usage"), ("usage", "include")):  # OpenAI's way, and OpenRouter's
+        options = request.body.get(field)
+        asked = asked or (isinstance(options, Mapping) and options.get(name) is True)
     return Heading(
         id=request.id,
         model=step.deployment.upstream_model,
         created=int(request.received),
         input_expected=step.estimate.expected,
-        include_usage=isinstance(options, Mapping) and options.get("include_usage") is True,
+        include_usage=asked,
     )

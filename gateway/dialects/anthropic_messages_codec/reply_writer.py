@@ -31,6 +31,7 @@ from gateway.dialects.deltas import (
     ToolCallStarted,
     UsageSeen,
 )
+from gateway.dialects.relay import error_code
 from gateway.errors import GatewayError
 from gateway.money import dollars
 from gateway.sse import event
@@ -71,7 +72,8 @@ def usage_block(usage: Usage, cost: Cost | None = None) -> dict[str, Any]:
 
 def error_event(error: GatewayError) -> bytes:
     """The event that ends a broken stream; no message_stop follows."""
-    return _event("error", {"error": {"type": error.anthropic_type, "message": error.message}})
+    what = {"type": error.anthropic_type, "message": error.message, "code": error_code(error)}
+    return _event("error", {"error": what})
 
 
 def write_reply(reply: Reply, heading: Heading, cost: Cost | None) -> bytes:

@@ -2,7 +2,8 @@
 
 Left out without a word: an image's `detail`; thoughts without Anthropic's signature, which Anthropic refuses.
 Said in another way: system text within the conversation follows the user's turn, or joins the system prompt on models
-that take none there; a refusal of the assistant is text; characters Anthropic refuses in tool ids become "_".
+that take none there; a system prompt alone is the user's turn; a refusal of the assistant is text; characters that
+Anthropic refuses in tool ids become "_".
 A thinking budget is left out when the assistant's last turn called tools and its thoughts were not sent back, for
 Anthropic refuses that.
 """
@@ -41,7 +42,6 @@ BUDGET_MIN = 1024
 """Tokens; Anthropic refuses less, and a budget that is not below max_tokens."""
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
-EFFORTS = {"minimal": "low"}
 
 _REFUSED_IN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 
@@ -131,9 +131,7 @@ class _Request:
             return {}, {}
         if by_budget:
             return {}, self.budget(asked)
-        effort = EFFORTS.get(effort_of(asked), effort_of(asked))
-        if effort == "xhigh" and claude.takes_budgets(self.model):
-            effort = "high"  # the step above it came later
+        effort = claude.effort_word(self.model, effort_of(asked))
         return {"effort": effort} if effort else {}, {"thinking": {"type": "adaptive"}}
 
     def thoughtless(self, *, by_budget: bool) -> str:
@@ -184,6 +182,9 @@ class _Request:
             _append(out, turn.role, list(self.blocks(turn.parts)))
         self.place(late, out, system)
         written = list(self.blocks(system))
+        if not out:  # nothing but a system prompt
+            _append(out, Role.USER, written)
+            return [], out
         return _plain(written), out
 
     def place(self, late: list[Part], out: list[dict[str, Any]], system: list[Part]) -> None:

@@ -78,7 +78,7 @@ class ChatReader:
     def _body(self, data: bytes, names: tuple[str, str]) -> list[Delta]:
         """`names` are the fields that hold what is said, the better first: some providers send both."""
         body = fields.mapping(orjson.loads(data), "the reply")
-        if body.get("error"):
+        if body.get("error") or (body.get("choices") is None and _is_error(body, whole=names[0] == "message")):
             self.failure = reported(body, self._provider, self._now)
         out: list[Delta] = []
         if not self._started and (body.get("id") or body.get("choices")):
@@ -182,6 +182,11 @@ def _objects(value: object) -> Iterator[Mapping[str, Any]]:
     """The objects in what may be a list: what only adorns an answer does not break it."""
     if isinstance(value, list):
         yield from (item for item in value if isinstance(item, Mapping))
+
+
+def _is_error(body: Mapping[str, Any], *, whole: bool) -> bool:
+    """Whether a body without choices is an error laid flat.  A whole reply must have them."""
+    return whole or body.get("object") == "error" or ("id" not in body and bool(body.keys() & {"message", "detail"}))
 
 
 def _old_finish(choice: Mapping[str, Any]) -> object:

@@ -32,6 +32,7 @@ from gateway.dialects.deltas import (
     UsageSeen,
 )
 from gateway.dialects.openai_chat_codec.request_writer import reasoning_content, tool_call
+from gateway.dialects.relay import error_code
 from gateway.errors import GatewayError
 from gateway.money import dollars
 from gateway.types import Bucket, Cost, Usage
@@ -84,7 +85,7 @@ def cost_field(cost: Cost | None) -> dict[str, Any]:
 
 def error_event(error: GatewayError) -> bytes:
     """The event that ends a broken stream; no [DONE] follows."""
-    block = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    block = {"message": error.message, "type": error.type, "param": error.param, "code": error_code(error)}
     return b"data: " + orjson.dumps({"error": block}) + b"\n\n"
 
 

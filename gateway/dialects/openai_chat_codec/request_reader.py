@@ -47,6 +47,7 @@ READ = frozenset(
 )
 HARMLESS = frozenset(
     {
+        "include_reasoning",  # it is always told
         "metadata",
         "prediction",  # speed
         "prompt_cache_key",
@@ -55,6 +56,7 @@ HARMLESS = frozenset(
         "service_tier",
         "store",
         "stream_options",  # ours to answer
+        "usage",  # whether to tell it: always
     }
 )
 """Fields that change nothing in the answer: left out without a word when formats are crossed."""

@@ -33,6 +33,7 @@ from gateway.conversation import (
     ToolResult,
     Turn,
 )
+from gateway.dialects import gpt
 from gateway.dialects.blocks import cache_control, thinking_block
 from gateway.dialects.codec import Refuser, accepts
 from gateway.dialects.efforts import effort_of, wanted
@@ -55,6 +56,7 @@ class _Request:
     def __init__(self, conversation: Conversation, step: Step, refuser: Refuser) -> None:
         self.conversation = conversation
         self.step = step
+        self.model = step.deployment.upstream_model
         self.options = step.deployment.provider.options
         self.cannot = refuser.cannot
 
@@ -62,7 +64,7 @@ class _Request:
         c = self.conversation
         for name in c.extras:
             self.cannot(name)
-        body: dict[str, Any] = {"model": self.step.deployment.upstream_model, "messages": list(self.messages())}
+        body: dict[str, Any] = {"model": self.model, "messages": list(self.messages())}
         body[self.options.get("max_tokens_field", "max_completion_tokens")] = self.step.output_cap
         body |= self.tools()
         body |= self.sampling()
@@ -109,12 +111,18 @@ class _Request:
         return given
 
     def reasoning(self) -> dict[str, Any]:
+        """The effort in this model's words, where the provider takes it: `options: {effort_field: ...}`."""
         thinking = wanted(self.conversation.thinking, self.step)
         effort = effort_of(thinking) if thinking else ""
-        if thinking is None or Capability.REASONING in self.step.deployment.capabilities:
-            return {"reasoning_effort": effort} if effort else {}
+        if not effort:
+            return {}
+        field = self.options.get("effort_field", "reasoning_effort")
+        able = Capability.REASONING in self.step.deployment.capabilities and field != "none"
+        word = gpt.effort_word(self.model, effort) if able else ""
+        if word:
+            return {field: {"effort": word} if field == "reasoning" else word}
         if effort != "none" and self.step.effort is None:
-            self.cannot(self.conversation.param("thinking"), "it does not reason")
+            self.cannot(self.conversation.param("thinking"), f"{self.model} does not reason")
         return {}
 
     def mark(self, cache: CacheMark | None) -> dict[str, Any]:

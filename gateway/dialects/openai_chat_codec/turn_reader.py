@@ -195,8 +195,9 @@ def _refusal(part: Fields, path: str, _cache: CacheMark | None) -> Part | None:
 
 
 def _image(part: Fields, path: str, cache: CacheMark | None) -> Part | None:
-    image = need(part, "image_url", fields.mapping, path)
+    value = part.get("image_url")
     path = f"{path}.image_url"
+    image = {"url": value} if isinstance(value, str) else fields.mapping(value, path)
     url = need(image, "url", fields.string, path)
     detail = maybe(image, "detail", fields.string, path) or ""
     if not url.startswith("data:"):
