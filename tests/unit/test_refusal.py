@@ -90,6 +90,7 @@ def test_what_is_wrong_on_our_side_is_never_the_clients_fault(status: int, body:
         (425, nested("x"), UpstreamOverloaded),
         (429, nested("Rate limit reached"), UpstreamRateLimited),
         (429, nested("Too many tokens, please wait before trying again."), UpstreamRateLimited),
+        (429, nested("Slow down, or reduce the length of the messages."), UpstreamRateLimited),
         (413, nested("Request too large: tokens per minute (TPM)", code="rate_limit_exceeded"), UpstreamRateLimited),
         (500, nested("x"), UpstreamFailed),
         (502, b"<html>Bad gateway</html>", UpstreamFailed),

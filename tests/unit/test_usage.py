@@ -65,7 +65,7 @@ def test_a_declared_rule_holds_where_the_total_hides_it() -> None:
 
 
 def test_a_declared_rule_is_stronger_than_the_total() -> None:
-    assert chat(10, 20, {"reasoning": "included"}, total_tokens=35, **thought(15)).tokens == {IN: 10, OUT: 5, THINK: 15}
+    assert chat(10, 20, {"reasoning": "included"}, total_tokens=45, **thought(15)).tokens == {IN: 10, OUT: 5, THINK: 15}
 
 
 def test_cached_more_than_the_prompt_is_clamped_and_flagged() -> None:
