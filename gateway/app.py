@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -84,7 +85,7 @@ class Gateway:
         await self.store.open()
         ledger = self._given_ledger or open_ledger(found.redis, found.database, timeout_s=found.ledger.timeout_s)
         metrics = Metrics()
-        recorder = Recorder(ledger, found.database, Path(found.spool), metrics)
+        recorder = Recorder(ledger, found.database, Path(found.spool), metrics, spool_bytes_max=found.spool_bytes_max)
         await recorder.start()
         self.parts = Parts(
             ledger=ledger,
@@ -172,9 +173,14 @@ class Gateway:
             await asyncio.sleep(WATCH_S)
             stamp = self._stamp()
             changed = await self._read_stored()
-            if stamp != seen or changed:
+            if stamp != seen or changed or self._prices_changed():
                 seen = stamp
                 self.reload()
+
+    def _prices_changed(self) -> bool:
+        """Whether a listed price has begun or ended since the settings were read."""
+        at = self.sites.current.settings.prices_change_at
+        return at is not None and time.time() >= at
 
     def _stamp(self) -> tuple[int, int]:
         path = self.sites.current.settings.path

@@ -100,7 +100,21 @@ class Pipeline:
             await self.settle(exchange)
 
     async def reserve(self, exchange: Exchange) -> None:
-        """Sets aside the most the plan can cost, in every account of the caller, or raises why not."""
+        """Sets aside the most the plan can cost, in every account of the caller, or raises why not.
+
+        A budget too full for the dearer failovers is asked again without them before anyone is refused.
+        """
+        try:
+            await self.hold(exchange)
+        except BudgetExceeded:
+            frugal = exchange.plan.frugal()
+            if len(frugal.steps) == len(exchange.plan.steps):
+                raise
+            exchange.plan = frugal
+            await self.hold(exchange)
+
+    async def hold(self, exchange: Exchange) -> None:
+        """One reservation.  Without a ledger those pass who have nothing to cap, or may by their settings."""
         lines = accounts.lines(exchange.request, exchange.tenant, self.limits, exchange.plan)
         reservation = exchange.reserve(lines, self.hold_s)
         try:
@@ -189,7 +203,10 @@ class Pipeline:
         if exchange.first_byte is None:
             exchange.first_byte = self.now()
             exchange.status = 200
-            await send.start(200, reply_headers(exchange))
+            headers = reply_headers(exchange)
+            if not more:
+                headers.append((b"content-length", b"%d" % len(data)))
+            await send.start(200, headers)
         await (send.chunk(data) if more else send.end(data))
 
     def learn(self, exchange: Exchange, began: float) -> None:

@@ -111,6 +111,13 @@ class Plan:
         each = [step.estimate.bound + step.output_cap * step.choices for step in self.steps]
         return sum(each) if self.mode is Mode.CASCADE else max(each, default=0)
 
+    def frugal(self) -> Plan:
+        """Only the steps that cost no more than the first, at worst: what is left when a budget is nearly full."""
+        if self.mode is Mode.CASCADE or not self.steps:
+            return self
+        ceiling = cost_key(self.steps[0].worst_cost)
+        return self.only(lambda step: cost_key(step.worst_cost) <= ceiling, "the budget has no room for it")
+
     def because(self, reason: str) -> Plan:
         """The same plan with one more reason."""
         return replace(self, reasons=(*self.reasons, reason))

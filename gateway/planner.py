@@ -105,6 +105,8 @@ class Planner:
             at=now,
             choices=content.choices,
             cache_writes=CACHE_CONTROL in request.raw,
+            service_tier=_text(request.body.get("service_tier")),
+            audio=bool(content.audio) or "audio" in (request.body.get("modalities") or ()),
             healthy=condition.healthy(now),
         )
 
@@ -117,6 +119,10 @@ class Planner:
         return self._step(request, content, self.catalog.deployments[route.baseline], now).capped(
             plan.steps[0].output_cap
         )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _room(deployment: Deployment, input_tokens: int) -> int:

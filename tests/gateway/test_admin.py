@@ -38,7 +38,7 @@ class Admin:
             method, f"/admin/v1/{path}", json=body, headers={**AUTH, **options.pop("headers", {})}, **options
         )
         assert reply.status_code == status, reply.text
-        return reply.json() if reply.headers.get("content-type", "").startswith("application/json") else reply
+        return reply.json() if reply.content and "application/json" in reply.headers.get("content-type", "") else reply
 
     async def error(
         self, method: str, path: str, body: Any = None, status: int = 400, **options: Any

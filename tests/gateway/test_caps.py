@@ -60,3 +60,11 @@ async def test_a_refused_request_reaches_no_provider_and_leaves_no_record(tmp_pa
         assert reply.status_code == 429
         assert running.provider.called == 0
         assert running.records == []
+
+
+async def test_a_nearly_full_budget_gives_up_the_dear_failover_before_it_refuses(tmp_path: Path) -> None:
+    text = config(tmp_path, limit="0.0005", script="?first_token_ms=0&output=50")
+    async with gateway(text) as running:  # the large model could cost 0.0015
+        reply = await running.chat("auto", TEXT, max_tokens=50)
+        assert reply.status_code == 200, reply.text
+        assert reply.headers["x-tollgate-deployment"] == "small"
