@@ -38,6 +38,7 @@ class Keeper:
     make: Callable[[], Ledger]
     clock: Clock
     opened: list[Ledger] = field(default_factory=list)
+    after: Callable[[], None] = lambda: None
 
     def open(self) -> Ledger:
         ledger = self.make()
@@ -47,6 +48,7 @@ class Keeper:
     async def close(self) -> None:
         for ledger in self.opened:
             await ledger.close()
+        self.after()
 
 
 def line(

@@ -101,6 +101,32 @@ def redis_prefix(redis_url: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
+    """A Redis Cluster of three masters."""
+    nodes = []
+    for number in range(3):
+        node = RedisServer(tmp_path_factory.mktemp(f"node{number}"), "--cluster-enabled", "yes")
+        node.start()
+        nodes.append(node)
+    clients = [redis.Redis.from_url(node.url) for node in nodes]
+    bounds = [0, 5461, 10922, 16384]
+    for number, client in enumerate(clients):
+        client.execute_command("CLUSTER", "ADDSLOTS", *range(bounds[number], bounds[number + 1]))
+        client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for other in nodes:
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port)
+    ends = time.monotonic() + 30
+    while not all(b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO") for client in clients):
+        assert time.monotonic() < ends, "the cluster did not form within 30 s"
+        time.sleep(0.05)
+    for client in clients:
+        client.close()
+    yield nodes
+    for node in nodes:
+        node.stop()
+
+
+@pytest.fixture(scope="session")
 def postgres_url() -> str:
     """A real PostgreSQL."""
     url = os.environ.get("DATABASE_URL") or "postgresql://127.0.0.1:5432/postgres"

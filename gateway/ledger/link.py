@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import hiredis
 import structlog
@@ -115,8 +115,7 @@ class Pipe(asyncio.Protocol):
         self._heard = heard
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - create_connection gives nothing else
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
 
     def send(self, calls: list[Call]) -> None:
         """Writes the calls whose callers still wait; one that was cancelled before is never sent."""

@@ -297,7 +297,7 @@ class RedisLedger:
         message = str(reply)
         if message.startswith("NOSCRIPT"):
             raise ScriptUnknownError
-        if message.startswith(("READONLY", "MASTERDOWN")):
+        if "READONLY" in message or "MASTERDOWN" in message:  # within a script older servers put it further back
             self._routing.reset(shard)
         raise unavailable(message)
 

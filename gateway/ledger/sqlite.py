@@ -49,7 +49,7 @@ class SqliteLedger:
         *,
         clock: Callable[[], float] = time.time,
         busy_timeout_s: float = 2.0,
-        sync: bool = False,
+        sync: bool = True,
     ) -> None:
         self._spans = Spans()
         self._jobs: list[Job] = []

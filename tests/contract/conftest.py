@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from gateway.ledger.sqlite import SqliteLedger
 PATIENT = {"timeout_s": 5.0, "connect_timeout_s": 5.0}  # a busy machine is not what these tests are about
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis", "redis-split"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "redis-split", "redis-cluster"])
 async def keeper(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Keeper]:
     clock = Clock()
     if request.param == "memory":
@@ -24,6 +25,10 @@ async def keeper(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         keeper = Keeper("memory", lambda: only, clock)
     elif request.param == "sqlite":
         keeper = Keeper("sqlite", lambda: SqliteLedger(tmp_path / "ledger.db", clock=clock), clock)
+    elif request.param == "redis-cluster":
+        url = request.getfixturevalue("redis_cluster")[0].url.replace("redis://", "redis+cluster://")
+        options = {"prefix": f"{secrets.token_hex(6)}:", "clock": clock, **PATIENT}
+        keeper = Keeper(request.param, lambda: open_redis(url, **options), clock)
     else:
         url, prefix = request.getfixturevalue("redis_url"), request.getfixturevalue("redis_prefix")
         options = {"prefix": prefix, "clock": clock, "split": request.param == "redis-split", **PATIENT}
