@@ -15,6 +15,7 @@ from typing import Protocol
 from gateway import accounts
 from gateway.dialects.base import Dialect
 from gateway.errors import (
+    BudgetExceeded,
     GatewayError,
     InternalError,
     LedgerUnavailable,
