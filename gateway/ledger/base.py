@@ -12,7 +12,10 @@ Money (and requests, tokens, places in flight) is set aside before it is spent, 
 * A window's spend is charged to the window in which the reservation was made.
 * Records given to `settle`, and those of presumed spend, wait in the outbox until `ack`.
 
-Raises: BudgetExceeded, RateLimited (a line is full), LedgerUnavailable (cannot be reached, or too slow).
+* An id is reserved once: ids are the gateway's own, never a client's, or one hold could pay for two requests.
+
+Raises: BudgetExceeded, RateLimited (a line is full), Conflict (an id reserved before), LedgerUnavailable (cannot be
+reached, or too slow).  After LedgerUnavailable a reserve holds nothing; a settle may have counted and can be repeated.
 """
 
 from __future__ import annotations
@@ -101,7 +104,10 @@ class Ledger(Protocol):
         ...
 
     async def release(self, reservation: Reservation) -> None:
-        """Frees everything: nothing reached a provider, nothing is owed, nothing is recorded."""
+        """Frees everything: nothing reached a provider, nothing is owed, nothing is recorded.
+
+        A hold that has expired stays presumed spend, for its record has been written: settle it with what it cost.
+        """
         ...
 
     async def expire(self) -> int:

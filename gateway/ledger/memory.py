@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from gateway.ledger import book
 from gateway.ledger.base import Balance, Line, Reservation, Settlement, Spent
 from gateway.ledger.windows import Spans
-from gateway.ledger.wire import decode
+from gateway.ledger.wire import readable
 from gateway.types import Record
 
 
@@ -46,7 +46,7 @@ class MemoryLedger:
 
     async def outbox(self, count: int) -> list[tuple[str, Record]]:
         waiting = self._store.records
-        return [(str(number), decode(waiting[number])) for number in list(waiting)[:count]]
+        return readable((str(number), waiting[number]) for number in list(waiting)[:count])
 
     async def ack(self, tokens: Sequence[str]) -> None:
         for token in tokens:

@@ -25,7 +25,7 @@ from gateway.ledger.places import AMOUNT_MAX, Placed, denies, place
 from gateway.ledger.routing import Routing
 from gateway.ledger.scripts import SCRIPTS, Script
 from gateway.ledger.windows import Spans
-from gateway.ledger.wire import decode, encode
+from gateway.ledger.wire import encode, readable
 from gateway.types import Account, Record
 
 SHARDS = 16
@@ -125,7 +125,7 @@ class RedisLedger:
     async def outbox(self, count: int) -> list[tuple[str, Record]]:
         each = await _some([self._waiting(shard, count) for shard in self._all_shards()])
         oldest = sorted((entry for entries in each for entry in entries), key=lambda entry: entry[0])[:count]
-        return [(f"{shard}/{entry_id}", decode(record)) for _, shard, entry_id, record in oldest]
+        return readable((f"{shard}/{entry_id}", record) for _, shard, entry_id, record in oldest)
 
     async def ack(self, tokens: Sequence[str]) -> None:
         by_shard: dict[str, list[str]] = {}

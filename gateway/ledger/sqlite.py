@@ -23,7 +23,7 @@ from gateway.ledger import book
 from gateway.ledger.base import Balance, Line, Reservation, Settlement, Spent
 from gateway.ledger.sqlite_store import SqliteStore
 from gateway.ledger.windows import Spans
-from gateway.ledger.wire import decode
+from gateway.ledger.wire import readable
 from gateway.types import Record
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ class SqliteLedger:
 
     async def outbox(self, count: int) -> list[tuple[str, Record]]:
         waiting = await self._run(lambda store, _: store.waiting(count))
-        return [(str(number), decode(record)) for number, record in waiting]
+        return readable((str(number), record) for number, record in waiting)
 
     async def ack(self, tokens: Sequence[str]) -> None:
         numbers = [int(token) for token in tokens]

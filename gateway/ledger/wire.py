@@ -3,12 +3,16 @@ absent ones have their defaults."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
 import msgspec
+import structlog
 
 from gateway.types import Record
+
+log = structlog.get_logger(__name__)
 
 INT_MAX = 2**63 - 1
 
@@ -29,6 +33,17 @@ def encode(record: Record) -> bytes:
 def decode(data: bytes) -> Record:
     """The record again, equal to the one encoded.  Raises ValueError for anything else."""
     return _decoder.decode(data)
+
+
+def readable(entries: Iterable[tuple[str, bytes]]) -> list[tuple[str, Record]]:
+    """What can be read of an outbox.  The rest stays there, for a gateway that understands it, and holds nothing up."""
+    records = []
+    for token, data in entries:
+        try:
+            records.append((token, decode(data)))
+        except ValueError as error:
+            log.warning("record in the outbox cannot be read", token=token, why=str(error))
+    return records
 
 
 def _held(value: Any) -> Any:  # noqa: ANN401 - a field of any type

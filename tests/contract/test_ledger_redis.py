@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import uvloop
 from ledgers import DAY, PROVIDER, Clock, figures, hold, line, record, settle
 from proxy import Proxy
 from services import RedisServer
@@ -152,6 +153,17 @@ async def test_a_settlement_whose_answer_was_lost_can_be_repeated(server: RedisS
         assert await settle(ledger, hold("a", CAP), 7) is Settlement.AGAIN
         assert await figures(ledger, CAP) == (7, 0)
         await ledger.close()
+
+
+def test_the_event_loop_of_production_serves_as_well(server: RedisServer) -> None:
+    async def request() -> Settlement:
+        ledger = open_redis(server.url)
+        await ledger.reserve(hold("a", CAP))
+        found = await ledger.settle(hold("a", CAP), Spent(7), record(hold("a", CAP), 7))
+        await ledger.close()
+        return found
+
+    assert uvloop.run(request()) is Settlement.SETTLED
 
 
 async def test_calls_of_one_tick_share_one_write(server: RedisServer) -> None:

@@ -17,7 +17,7 @@ from gateway.ledger.redis import RedisLedger
 from gateway.ledger.scripts import SCRIPTS
 from gateway.ledger.sqlite import SqliteLedger
 from gateway.ledger.windows import TOTAL, Spans
-from gateway.ledger.wire import decode, encode
+from gateway.ledger.wire import decode, encode, readable
 from gateway.types import Account, Every, Outcome, Record, Unit, Window
 
 names = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(["~", "%", "a~", "%7E", "~a"])
@@ -64,6 +64,12 @@ def test_a_record_of_an_older_or_newer_gateway_can_be_read() -> None:
     del fields["reasons"], fields["attempts"]
     fields["colour"] = "green"
     assert decode(msgspec.msgpack.encode(fields)) == draft("r1")
+
+
+def test_a_record_nobody_can_read_holds_up_no_other() -> None:
+    good = encode(draft("r1"))
+    found = readable([("1", b"\xc1"), ("2", good), ("3", good.replace(b"presumed", b"\xff" * 8))])
+    assert found == [("2", draft("r1"))]
 
 
 def test_an_absurd_number_in_a_record_is_no_error() -> None:
