@@ -2,27 +2,46 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CONFIG ?= config/gateway.yaml
 
-.PHONY: run test check lint bench clean
+.PHONY: help run test slow check lint format bench clean
+.DEFAULT_GOAL := help
 
+help:  ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The stamp is older than the files only if the environment has to change with them.
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Tollgate needs Python 3.11 or newer; try: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-run: $(VENV)/.installed  ## the gateway on 127.0.0.1:8080, with a simulated provider and no key
-	$(BIN)/tollgate serve --config config/gateway.yaml
+run: $(VENV)/.installed  ## the gateway on 127.0.0.1:8080, with a simulated provider and no key needed
+	$(BIN)/tollgate serve --config $(CONFIG)
 
-test: $(VENV)/.installed
-	$(BIN)/pytest -q -m 'not slow'
+test: $(VENV)/.installed  ## every test but the slow ones
+	$(BIN)/python -m pytest -q -m 'not slow'
 
-lint: $(VENV)/.installed
+slow: $(VENV)/.installed  ## the tests that take long
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.installed  ## style, types, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test
+format: $(VENV)/.installed  ## rewrites the sources as lint wants them
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
 
-clean:
+check: lint test  ## what must hold before a change is merged
+
+bench: $(VENV)/.installed  ## what it costs; each file in bench/ prints its own report
+	@for each in bench/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
+
+clean:  ## back to the sources
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
