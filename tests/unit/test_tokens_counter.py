@@ -246,6 +246,15 @@ async def test_a_report_of_nothing_teaches_nothing(counter, reported):
     assert counter.estimate(content, where) == before
 
 
+async def test_what_only_the_provider_can_see_teaches_nothing(counter):
+    where = deployment("claude-sonnet-4-5", "anthropic")
+    searching = chat("hi", tools=[{"type": "web_search_20250305", "name": "web_search"}])
+    content = await counter.content(asked(searching, Format.MESSAGES))
+    before = counter.estimate(content, where)
+    reports(counter, where, content, 30_000, 20)
+    assert counter.estimate(content, where) == before
+
+
 # Families
 
 
@@ -362,9 +371,13 @@ def test_a_short_or_known_request_is_counted_without_leaving_the_loop(counter):
     assert at_once(counter.content(asked(chat(long, "and more")))).messages == 2
 
 
-@pytest.mark.parametrize("unit", ["x", " ", "word ", "字"])
-async def test_the_loop_is_not_held_while_a_megabyte_is_counted(counter, unit):
-    request = asked(chat(unit * (1_000_000 // len(unit.encode()))))
+HEAVY = {unit: chat(unit * (1_000_000 // len(unit.encode()))) for unit in ("x", " ", "word ", "字")}
+HEAVY["tiny messages"] = chat(*["a"] * 60_000)
+
+
+@pytest.mark.parametrize("body", HEAVY.values(), ids=[ascii(name) for name in HEAVY])
+async def test_the_loop_is_not_held_while_megabytes_are_read_and_counted(counter, body):
+    request = asked(body)
     laps = 0
 
     async def heartbeat():
