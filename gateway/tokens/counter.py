@@ -33,7 +33,7 @@ from gateway.tokens.reading import canonical, read
 from gateway.types import Deployment, Estimate, Format, Request
 
 INLINE_CHARS: Final = 16_000
-"""New text counted on the event loop, 2 ms at worst, 0.5 ms for prose; more goes to a thread (tiktoken frees the GIL)."""
+"""New text counted on the event loop, 2 ms at worst, 0.5 ms for prose; the rest on a thread: tiktoken frees the GIL."""
 INLINE_BYTES: Final = 262_144
 """Bodies read on the event loop; a larger one may hold enough tiny parts to hold the loop up."""
 

@@ -188,6 +188,15 @@ async def test_openai_text_is_exact_by_rule_alone():
     assert exact > 0.9
 
 
+async def test_the_families_lean_neither_way_before_any_report():
+    found = by_provider([guess for guess in await replay(exchanges(), learn=False) if guess.reported >= 150])
+    for provider in ("anthropic", "openai", "openrouter", "mistral", "groq", "deepseek", "zai"):
+        lean = [g.estimate.expected / g.reported - 1 for g in found[provider] if g.plain or g.tools]
+        assert abs(quantile(lean, 0.5)) <= 0.02, provider
+    text = [guess.estimate.expected / guess.reported - 1 for guess in found["anthropic"] if guess.plain]
+    assert abs(quantile(text, 0.5)) <= 0.02
+
+
 def test_tools_are_estimated_within_six_percent_on_each_provider(guesses):
     held = [guess for guess in guesses if guess.held and guess.tools]
     show("held tools", held)
