@@ -106,8 +106,6 @@ class Server:
         writer.write(_head(reply.status, headers))
         for sent, (at_s, piece) in enumerate(reply.pieces, 1):
             await player.until(at_s)
-            if reader.at_eof():
-                raise Gone
             if isinstance(piece, Fault):
                 await writer.drain()
                 await _break_off(piece, reader)

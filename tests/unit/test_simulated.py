@@ -549,10 +549,11 @@ async def test_over_a_real_connection_it_says_the_same_and_breaks_the_same() -> 
     assert stats == {"called": 6, "completed": 3, "abandoned": 3}
 
 
-async def test_over_a_real_connection_a_caller_who_hangs_up_ends_the_call() -> None:
+@pytest.mark.parametrize("script", ["stall=headers", "tps=200&output=100000"])
+async def test_over_a_real_connection_a_caller_who_hangs_up_ends_the_call(script: str) -> None:
     server = Server()
     await server.start()
-    body = {"model": "sim?first_token_ms=0&stall=headers", "messages": PROMPT, "stream": True}
+    body = {"model": f"sim?first_token_ms=0&{script}", "messages": PROMPT, "stream": True}
     async with (
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}/v1") as client,
         client.stream("POST", "/chat/completions", json=body),
