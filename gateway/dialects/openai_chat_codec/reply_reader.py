@@ -47,6 +47,8 @@ FINISHES: Mapping[str, Finish] = {
 }
 """A word that is not here ends the answer as `stop` does."""
 
+_PLAIN = frozenset({"role", "content"})
+
 
 class ChatReader:
     """See Reader."""
@@ -59,7 +61,7 @@ class ChatReader:
         self._started = False
         self._calls: dict[tuple[int, int], tuple[int, str]] = {}  # by choice and index: the call that grows there
         self._call_counts: dict[int, int] = {}  # by choice
-        self._texts: dict[int, str] = {}  # by choice: said so far, for citations that point into it
+        self._texts: dict[int, list[str]] = {}  # by choice: said so far, for citations that point into it
         self._thinking: set[int] = set()  # choices whose reasoning has not been signed yet
 
     def read(self, data: bytes) -> Sequence[Delta]:
@@ -84,50 +86,57 @@ class ChatReader:
         if not self._started and (body.get("id") or body.get("choices")):
             self._started = True
             out.append(Started(str(body.get("id") or ""), str(body.get("model") or "")))
-        for position, value in enumerate(maybe(body, "choices", fields.items) or ()):
-            out += self._choice(fields.mapping(value, f"choices[{position}]"), position, names)
+        for position, choice in enumerate(maybe(body, "choices", fields.items) or ()):
+            out += self._choice(fields.mapping(choice, "choices[]"), position, names)
         if (seen := self._usage(body)) is not None:
             out.append(UsageSeen(seen))
         return out
 
     def _usage(self, body: Mapping[str, Any]) -> Usage | None:
         block = body.get("usage")
-        if block is None and isinstance(groq := body.get("x_groq"), Mapping):
+        if block is None and isinstance(groq := body.get("x_groq"), dict):
             block = groq.get("usage")
         if block is None:
             return None
         return usage.read(usage.CHAT, block, self._provider.options.get("usage", {}), body.get("service_tier", ""))
 
     def _choice(self, choice: Mapping[str, Any], position: int, names: tuple[str, str]) -> Iterator[Delta]:
-        path = f"choices[{position}]"
-        index = maybe(choice, "index", fields.integer, path)
+        index = maybe(choice, "index", fields.integer)
         at = position if index is None else index
         if choice.get("error"):
             self.failure = reported(choice, self._provider, self._now)
         name = names[0] if choice.get(names[0]) is not None else names[1]
-        if message := maybe(choice, name, fields.mapping, path):
-            yield from self._message(message, at, f"{path}.{name}")
-        if isinstance(logprobs := choice.get("logprobs"), Mapping):
+        if message := maybe(choice, name, fields.mapping):
+            if message.keys() <= _PLAIN:
+                yield from self._content(message, at)
+            else:
+                yield from self._message(message, at)
+        if isinstance(logprobs := choice.get("logprobs"), dict):
             yield TextDelta("", at, logprobs)
         if finish := choice.get("finish_reason") or _old_finish(choice):
             self.complete = True
             yield Finished(FINISHES.get(str(finish), Finish.END), None, at)
 
-    def _message(self, message: Mapping[str, Any], choice: int, path: str) -> Iterator[Delta]:
-        yield from self._reasoning(message, choice, path)
-        if content := message.get("content"):
-            for delta in _content(content, choice, f"{path}.content"):
-                if isinstance(delta, TextDelta):
-                    self._texts[choice] = self._texts.get(choice, "") + delta.text
-                yield delta
-        if refusal := maybe(message, "refusal", fields.string, path):
+    def _message(self, message: Mapping[str, Any], choice: int) -> Iterator[Delta]:
+        yield from self._reasoning(message, choice)
+        yield from self._content(message, choice)
+        if refusal := maybe(message, "refusal", fields.string):
             yield RefusalDelta(refusal, choice)
         for annotation in _objects(message.get("annotations")):
             yield from self._annotation(annotation, choice)
-        for i, value in enumerate(maybe(message, "tool_calls", fields.items, path) or ()):
-            yield from self._tool_call(fields.mapping(value, f"{path}.tool_calls"), i, choice)
-        if call := maybe(message, "function_call", fields.mapping, path):
+        for i, call in enumerate(maybe(message, "tool_calls", fields.items) or ()):
+            yield from self._tool_call(fields.mapping(call, "tool_calls[]"), i, choice)
+        if call := maybe(message, "function_call", fields.mapping):
             yield from self._tool_call({"index": 0, "function": call}, 0, choice)
+
+    def _content(self, message: Mapping[str, Any], choice: int) -> Iterator[Delta]:
+        content = message.get("content")
+        if not content:
+            return
+        for delta in (TextDelta(content, choice),) if isinstance(content, str) else _parts(content, choice):
+            if isinstance(delta, TextDelta):
+                self._texts.setdefault(choice, []).append(delta.text)
+            yield delta
 
     def _annotation(self, annotation: Mapping[str, Any], choice: int) -> Iterator[Delta]:
         cited = annotation.get("url_citation")
@@ -135,7 +144,7 @@ class ChatReader:
             return
         start, end = cited.get("start_index"), cited.get("end_index")
         spoken = isinstance(start, int) and isinstance(end, int) and 0 <= start <= end
-        quote = self._texts.get(choice, "")[start:end] if spoken else ""
+        quote = "".join(self._texts.get(choice, ()))[start:end] if spoken else ""
         yield CitationDelta(
             Citation(str(cited.get("url") or ""), str(cited.get("title") or ""), quote, annotation), choice
         )
@@ -158,7 +167,7 @@ class ChatReader:
         if arguments:
             yield ArgumentsDelta(ours, fields.string(arguments, "tool_calls.function.arguments"), choice)
 
-    def _reasoning(self, message: Mapping[str, Any], choice: int, path: str) -> Iterator[Delta]:
+    def _reasoning(self, message: Mapping[str, Any], choice: int) -> Iterator[Delta]:
         """Signed blocks may repeat what plain reasoning said before them, or come alone."""
         told = False
         for block in _objects(message.get("thinking_blocks")):
@@ -175,7 +184,7 @@ class ChatReader:
         text = message.get("reasoning_content") or message.get("reasoning")
         if text and not told:
             self._thinking.add(choice)
-            yield ReasoningDelta(fields.string(text, f"{path}.reasoning_content"), choice)
+            yield ReasoningDelta(fields.string(text, "reasoning_content"), choice)
 
 
 def _objects(value: object) -> Iterator[Mapping[str, Any]]:
@@ -196,19 +205,17 @@ def _old_finish(choice: Mapping[str, Any]) -> object:
     return "length" if kind == "max_tokens" else kind
 
 
-def _content(content: object, choice: int, path: str) -> Iterator[Delta]:
-    if isinstance(content, str):
-        yield TextDelta(content, choice)
-    elif isinstance(content, Mapping):
+def _parts(content: object, choice: int) -> Iterator[Delta]:
+    if isinstance(content, Mapping):
         yield TextDelta(orjson.dumps(content).decode(), choice)
-    else:
-        for i, value in enumerate(fields.items(content, path)):
-            part = fields.mapping(value, f"{path}[{i}]")
-            thinking = part.get("thinking")
-            if thinking is not None:
-                yield from (ReasoningDelta(text, choice) for text in _thinking_texts(thinking))
-            elif isinstance(text := part.get("text"), str):
-                yield TextDelta(text, choice)
+        return
+    for value in fields.items(content, "content"):
+        part = fields.mapping(value, "content[]")
+        thinking = part.get("thinking")
+        if thinking is not None:
+            yield from (ReasoningDelta(text, choice) for text in _thinking_texts(thinking))
+        elif isinstance(text := part.get("text"), str):
+            yield TextDelta(text, choice)
 
 
 def _thinking_texts(thinking: object) -> Iterator[str]:
