@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.catalog import Catalog
@@ -51,20 +52,17 @@ class Planner:
         CostAboveMaximum, naming each candidate's reason.
         """
         route, candidates = self.permitted(request, tenant)
-        steps: list[Step] = []
-        refused: list[tuple[Deployment, Refused]] = []
+        steps = [self._step(request, content, deployment, now) for deployment in candidates]
+        refused: dict[str, Refused] = {}
+        steps = _kept(steps, refused, lambda step: _unfit(step, content))
+        plan = self._shaped(Plan(tuple(steps)), route, request, tenant, now)
         cost_max = _least(request.cost_max, tenant.request_cost_max)
-        for deployment in candidates:
-            step = self._step(request, content, deployment, now)
-            reason = _unfit(step, content, tenant, cost_max)
-            if reason is None:
-                steps.append(step)
-            else:
-                refused.append((deployment, reason))
-        plan = self._shaped(steps, refused, route, request, tenant, now)
-        if not plan.steps:
+        steps = _kept(plan.steps, refused, lambda step: _unaffordable(step, tenant, cost_max))
+        if not steps:
             raise _nothing_fits(request, refused, plan)
-        return route, replace(plan, baseline=self._baseline(route, plan, request, content, now))
+        dropped = tuple(Dropped(deployment, why.reason) for deployment, why in refused.items())
+        baseline = self._baseline(route, steps, request, content, now)
+        return route, replace(plan, steps=tuple(steps), dropped=(*plan.dropped, *dropped), baseline=baseline)
 
     def permitted(self, request: Request, tenant: Tenant) -> tuple[Route | None, tuple[Deployment, ...]]:
         """What the asked-for model stands for.  Raises UnknownModel, Forbidden."""
@@ -73,18 +71,8 @@ class Planner:
             raise Forbidden(f"Key {request.key.name!r} may not use model {request.model!r}.", param="model")
         return route, candidates
 
-    def _shaped(
-        self,
-        steps: list[Step],
-        refused: list[tuple[Deployment, Refused]],
-        route: Route | None,
-        request: Request,
-        tenant: Tenant,
-        now: float,
-    ) -> Plan:
-        dropped = tuple(Dropped(deployment.id, why.reason) for deployment, why in refused)
-        plan = Plan(tuple(steps), dropped=dropped)
-        if route is None or not steps:
+    def _shaped(self, plan: Plan, route: Route | None, request: Request, tenant: Tenant, now: float) -> Plan:
+        if route is None or not plan.steps:
             return plan
         plan = plan.sorted(key=lambda step: cost_key(step.expected_cost))
         context = Context(tenant, now, self.health.stats())
@@ -110,15 +98,16 @@ class Planner:
             healthy=condition.healthy(now),
         )
 
-    def _baseline(self, route: Route | None, plan: Plan, request: Request, content: Content, now: float) -> Step | None:
+    def _baseline(
+        self, route: Route | None, steps: Sequence[Step], request: Request, content: Content, now: float
+    ) -> Step | None:
         if route is None or route.baseline is None:
             return None
-        for step in plan.steps:
+        for step in steps:
             if step.deployment.id == route.baseline:
                 return step
-        return self._step(request, content, self.catalog.deployments[route.baseline], now).capped(
-            plan.steps[0].output_cap
-        )
+        reference = self._step(request, content, self.catalog.deployments[route.baseline], now)
+        return reference.capped(steps[0].output_cap)
 
 
 def _text(value: object) -> str:
@@ -133,21 +122,38 @@ def _room(deployment: Deployment, input_tokens: int) -> int:
     return min(room, deployment.output_max or OUTPUT_CAP_UNKNOWN)
 
 
-def _unfit(step: Step, content: Content, tenant: Tenant, cost_max: NanoUSD | None) -> Refused | None:
+def _kept(steps: Iterable[Step], refused: dict[str, Refused], judge: Callable[[Step], Refused | None]) -> list[Step]:
+    """The steps that `judge` has nothing against; of the others, the first reason stays in `refused`."""
+    kept: list[Step] = []
+    for step in steps:
+        reason = judge(step)
+        if reason is None:
+            kept.append(step)
+        else:
+            refused.setdefault(step.deployment.id, reason)
+    return kept
+
+
+def _unfit(step: Step, content: Content) -> Refused | None:
+    """Why the deployment cannot take this input, whatever the policies make of the answer."""
     deployment = step.deployment
     if missing := content.capabilities - deployment.capabilities:
         names = ", ".join(sorted(missing))
         return Refused(f"does not support {names}", UnsupportedField, min(missing))
-    if deployment.output_max is not None and step.output_cap > deployment.output_max:
-        return Refused(
-            f"answers at most {deployment.output_max} tokens, {step.output_cap} asked", UnsupportedField, "max_tokens"
-        )
     if deployment.context_max is not None and step.estimate.expected + 1 > deployment.context_max:
         return Refused(
             f"holds {deployment.context_max} tokens, the input is about {step.estimate.expected}",
             ContextOverflow,
             "messages",
         )
+    return None
+
+
+def _unaffordable(step: Step, tenant: Tenant, cost_max: NanoUSD | None) -> Refused | None:
+    """Why the step, as the policies left it, cannot be paid for or answered in full."""
+    output_max = step.deployment.output_max
+    if output_max is not None and step.output_cap > output_max:
+        return Refused(f"answers at most {output_max} tokens, {step.output_cap} asked", UnsupportedField, "max_tokens")
     if step.worst_cost is None and (tenant.capped or cost_max is not None):
         return Refused("has no known price, so a hard cap cannot cover it", PriceUnknown, "model")
     if cost_max is not None and step.worst_cost is not None and step.worst_cost > cost_max:
@@ -158,12 +164,13 @@ def _unfit(step: Step, content: Content, tenant: Tenant, cost_max: NanoUSD | Non
     return None
 
 
-def _nothing_fits(request: Request, refused: list[tuple[Deployment, Refused]], plan: Plan) -> GatewayError:
-    if not refused:
-        reasons = "; ".join(f"{gone.deployment}: {gone.reason}" for gone in plan.dropped)
-        return UnsupportedField(f"The policies of {request.model!r} left no candidate. {reasons}", param="model")
-    why = refused[0][1] if len({reason.error for _, reason in refused}) == 1 else None
-    each = "; ".join(f"{deployment.id} {reason.reason}" for deployment, reason in refused)
+def _nothing_fits(request: Request, refused: Mapping[str, Refused], plan: Plan) -> GatewayError:
+    by_policy = {gone.deployment: gone.reason for gone in plan.dropped}
+    each = "; ".join(
+        f"{id_} {reason}" for id_, reason in (by_policy | {i: why.reason for i, why in refused.items()}).items()
+    )
+    kinds = {why.error for why in refused.values()} if not by_policy else set()
+    why = next(iter(refused.values())) if len(kinds) == 1 else None
     error = why.error if why else UnsupportedField
     return error(f"No candidate of {request.model!r} can serve this request: {each}.", param=why.param if why else None)
 

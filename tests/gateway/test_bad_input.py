@@ -93,3 +93,13 @@ async def test_a_request_above_its_own_maximum_cost_is_refused_before_the_call(t
         assert reply.status_code == 400
         assert reply.json()["error"]["code"] == "request_cost_exceeded"
         assert running.provider.called == 0
+
+
+async def test_a_maximum_cost_is_held_against_the_cap_the_route_sets_and_not_the_model_s_own(tmp_path: Path) -> None:
+    async with gateway(config(tmp_path)) as running:
+        headers = {"authorization": f"Bearer {KEY}", "x-tollgate-max-cost-usd": "0.0005"}  # 256 tokens are 0.00026
+        reply = await running.client.post(
+            "/v1/chat/completions", json={"model": "auto", "messages": USER}, headers=headers
+        )
+        assert reply.status_code == 200, reply.text
+        assert reply.headers["x-tollgate-deployment"] == "small"
