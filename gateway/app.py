@@ -20,6 +20,7 @@ from gateway.api.front import Endpoint, Front
 from gateway.api.health import Health as Probes
 from gateway.api.models import Models
 from gateway.api.reply import ASGISend, Receive
+from gateway.credentials.keyring import Keyring
 from gateway.errors import LedgerUnavailable
 from gateway.health import Health
 from gateway.ledger.base import Ledger
@@ -89,6 +90,7 @@ class Gateway:
         await recorder.start()
         self.parts = Parts(
             ledger=ledger,
+            credentials=Keyring(plugins.credentials),
             upstream=Upstream(self._transport),
             counter=Counter(),
             health=Health(),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway import accounts
+from gateway.credentials.keyring import Keyring
 from gateway.dialects.base import Dialect
 from gateway.errors import (
     BudgetExceeded,
@@ -58,6 +59,7 @@ class Parts:
     """What every version of the settings shares."""
 
     ledger: Ledger
+    credentials: Keyring
     upstream: Upstream
     counter: Counter
     health: Health
@@ -174,7 +176,7 @@ class Pipeline:
         request, provider = exchange.request, step.deployment.provider
         times = provider.timeouts
         dialect = self.dialects[provider.dialect]
-        call = dialect.encode(request, step, exchange.tenant)
+        call = await self.parts.credentials.proven(dialect.encode(request, step, exchange.tenant), provider)
         last = began + times.total_s
         first = began + times.first_byte_s if request.stream else last
 

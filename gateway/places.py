@@ -84,6 +84,9 @@ class Places:
             return
         if not base_url and dialect not in WITHOUT_URL:
             self.document.problem(place, "needs a base_url such as https://api.example.com/v1")
+        options = {**(preset.options if preset else {}), **shape.options}
+        if "credentials" in options and (wrong := plugins.credentials_problem(str(options["credentials"]))):
+            self.document.problem((*place, "options", "credentials"), str(wrong))
         self._books[id_] = shape.prices if shape.prices is not None else preset.prices if preset else None
         self.providers[id_] = Provider(
             id=id_,
@@ -91,7 +94,7 @@ class Places:
             base_url=base_url,
             api_key=shape.api_key or "",
             headers={**(preset.headers if preset else {}), **shape.headers},
-            options={**(preset.options if preset else {}), **shape.options},
+            options=options,
             timeouts=Timeouts(**shape.timeouts.model_dump()),
             max_connections=shape.max_connections,
             retries_max=shape.retries_max,

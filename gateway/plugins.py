@@ -1,9 +1,9 @@
-"""Finds policies and dialects by entry point: ours the same way as anyone's.
+"""Finds policies, dialects and credentials by entry point: ours the same way as anyone's.
 
 A package adds a policy by an entry point in the group `tollgate.policies` that names a frozen dataclass with an `apply`
 method (`gateway.plan.Policy`); the dataclass's fields are its options in YAML.  A dialect is a class in
-`tollgate.dialects` made without arguments (`gateway.dialects.base.Dialect`).  Nothing is imported before
-it is asked for.
+`tollgate.dialects` made without arguments (`gateway.dialects.base.Dialect`), credentials one in `tollgate.credentials`
+made with a provider (`gateway.credentials.base.Credentials`).  Nothing is imported before it is asked for.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from typing import Any, cast
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
+from gateway.credentials.base import Credentials
 from gateway.dialects.base import Dialect
 from gateway.document import nearest
 from gateway.plan import Policy
+from gateway.types import Provider
 
 POLICIES = "tollgate.policies"
 DIALECTS = "tollgate.dialects"
+CREDENTIALS = "tollgate.credentials"
 
 
 class PluginError(Exception):
@@ -76,6 +79,20 @@ def dialect(name: str) -> Dialect:
 def dialects() -> Mapping[str, Dialect]:
     """Every dialect installed here, by name.  Raises PluginError if one cannot be loaded."""
     return {name: dialect(name) for name in dialect_names()}
+
+
+def credentials_problem(name: str) -> PluginError | None:
+    """Why there are no credentials of the kind `name` here; None if there are."""
+    try:
+        _loaded(CREDENTIALS, "credentials", name)
+    except PluginError as error:
+        return error
+    return None
+
+
+def credentials(provider: Provider) -> Credentials:
+    """Those that the provider's options name.  Raises PluginError."""
+    return cast("Credentials", _loaded(CREDENTIALS, "credentials", str(provider.options["credentials"]))(provider))
 
 
 def make(name: str, kind: type, options: Mapping[str, Any]) -> Policy:
