@@ -7,7 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.dialects.translate import Translator
+from gateway.conversation import Finish, Text
+from gateway.dialects.anthropic_messages_codec.reply_writer import usage_block
+from gateway.dialects.codec import Heading
+from gateway.dialects.deltas import Finished, Started, TextDelta, fold
+from gateway.dialects.translate import CODECS, Translator
 from gateway.errors import (
     GatewayError,
     UpstreamBroken,
@@ -513,6 +517,60 @@ def test_mistrals_thinking_parts_are_thoughts() -> None:
     ]
     blocks = whole(MESSAGES, replied(content=parts))["content"]
     assert [(b["type"], b.get("thinking") or b["text"]) for b in blocks] == [("thinking", "hm"), ("text", "144")]
+
+
+def test_several_answers_with_log_probabilities_survive_the_hub_in_chats_format() -> None:
+    codec = CODECS[CHAT]
+    heading = Heading("r1", "m", 1)
+    logprobs = {"content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}]}
+    deltas = [
+        Started("c1", "gpt"),
+        TextDelta("a", 0, logprobs),
+        TextDelta("b", 1),
+        Finished(Finish.END, None, 0),
+        Finished(Finish.LENGTH, None, 1),
+    ]
+    reply = fold(deltas)
+    writer, reader = codec.writer(heading), codec.reader(Provider("p", "any"), 0.0)
+    stream = b"".join([*map(writer.write, deltas), writer.end(None, None)])
+    grown = fold(found for raw in Splitter().feed(stream) for found in reader.read(parse(raw).data or b""))
+    assert grown == reply
+    assert [(answer.parts, answer.finish) for answer in reply.answers] == [
+        ((Text("a"),), Finish.END),
+        ((Text("b"),), Finish.LENGTH),
+    ]
+    assert reply.answers[0].logprobs == logprobs
+    body = codec.write_reply(reply, heading, None)
+    assert fold(codec.reader(Provider("p", "any"), 0.0).read_whole(body)) == reply
+    assert [choice["logprobs"] for choice in orjson.loads(body)["choices"]] == [logprobs, None]
+
+
+def test_cache_writes_are_told_by_how_long_they_last() -> None:
+    tokens = {
+        Bucket.INPUT: 1,
+        Bucket.CACHE_READ: 2,
+        Bucket.CACHE_WRITE_5M: 4,
+        Bucket.CACHE_WRITE_30M: 8,
+        Bucket.CACHE_WRITE_1H: 16,
+        Bucket.CACHE_WRITE_12H: 32,
+        Bucket.OUTPUT: 64,
+        Bucket.REASONING: 128,
+    }
+    told = usage_block(Usage(tokens))
+    assert (told["input_tokens"], told["output_tokens"]) == (1, 192)
+    assert (told["cache_read_input_tokens"], told["cache_creation_input_tokens"]) == (2, 60)
+    assert told["cache_creation"] == {"ephemeral_5m_input_tokens": 12, "ephemeral_1h_input_tokens": 48}
+    assert told["output_tokens_details"] == {"thinking_tokens": 128}
+
+
+def test_a_chunk_without_choices_says_nothing_and_a_reply_without_them_is_an_error() -> None:
+    odd = {"object": "chat.completion.chunk"}
+    said = streamed(MESSAGES, chunks(odd, delta(content="Hi"), delta(finish="stop")))
+    assert said[-2]["delta"]["stop_reason"] == "end_turn"
+    decoder = translator(MESSAGES, stream=False)
+    decoder.feed(orjson.dumps({"id": "c1"}))
+    with pytest.raises(UpstreamFailed):
+        decoder.finish()
 
 
 # Ends and errors

@@ -10,8 +10,9 @@ from anthropic.types import message_create_params
 from openai.types.chat import completion_create_params
 from pydantic import TypeAdapter
 
+from gateway.conversation import Conversation
 from gateway.dialects import claude
-from gateway.dialects.translate import translated_body
+from gateway.dialects.translate import CODECS, translated_body
 from gateway.errors import InvalidRequest, UnsupportedField
 from gateway.plan import Step
 from gateway.types import Capability, Deployment, Estimate, Format, Key, Provider, Request, Tenant
@@ -67,7 +68,7 @@ FULL_CHAT: dict[str, Any] = {
             "content": [
                 {"type": "text", "text": "Look"},
                 {"type": "image_url", "image_url": {"url": IMAGE, "detail": "low"}},
-                {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+                {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}, **CACHED},
                 {"type": "file", "file": {"filename": "a.pdf", "file_data": PDF}},
             ],
         },
@@ -119,7 +120,7 @@ def test_a_whole_chat_request_is_said_to_anthropic() -> None:
                 "content": [
                     {"type": "text", "text": "Look"},
                     {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}},
-                    {"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}},
+                    {"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}, **mark},
                     {
                         "type": "document",
                         "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="},
@@ -406,6 +407,26 @@ def test_a_plain_text_file_is_a_text_document_and_back() -> None:
     block = body["messages"][0]["content"][0]
     assert block["source"] == {"type": "text", "media_type": "text/plain", "data": "hi"}
     assert to_chat({"messages": body["messages"]})["messages"][0]["content"] == [part]
+
+
+def test_who_asks_is_told_by_either_name_and_not_at_all_where_nobody_said() -> None:
+    assert to_messages({"user": "u7"})["metadata"] == {"user_id": "u7"}
+    assert to_messages({"user": "old", "safety_identifier": "u8"})["metadata"] == {"user_id": "u8"}
+    assert "metadata" not in to_messages({})
+    assert "user" not in to_chat({})
+
+
+def test_a_turn_of_thoughts_alone_is_an_empty_answer_for_openai() -> None:
+    thought = {"type": "thinking", "thinking": "hm", "signature": "sig"}
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": [thought]}]
+    assert to_chat({"messages": said})["messages"][1] == {"role": "assistant", "content": ""}
+
+
+def test_a_schema_keeps_its_name_and_description_for_openai() -> None:
+    shape = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "string"}, "description": "d"}}
+    there = Conversation((), shape=CODECS[Format.CHAT].read_request({"messages": [], "response_format": shape}).shape)
+    body = CODECS[Format.CHAT].write_request(there, step("gpt-5.2"), drop_params=False)
+    assert body["response_format"]["json_schema"] == {**shape["json_schema"], "strict": True}  # type: ignore[dict-item]  # an object, as written above
 
 
 # Reasoning
