@@ -37,6 +37,7 @@ from gateway.sql.database import DatabaseUnavailable
 from gateway.sql.tenants import Store
 from gateway.tenants import Directory
 from gateway.tokens import Counter
+from gateway.transport.base import Transport
 from gateway.types import Format, Key, Provider, Tenant
 from gateway.upstream import TransportFor, Upstream, real_transport
 
@@ -48,7 +49,7 @@ EXPIRE_S = 2.0
 DRAIN_S = 10.0
 
 
-def transport_for(provider: Provider) -> httpx.AsyncBaseTransport:
+def transport_for(provider: Provider) -> Transport | httpx.AsyncBaseTransport:
     """The way to a provider: the network, or the one that is inside this process."""
     return SimulatedTransport() if provider.dialect == "simulated" else real_transport(provider)
 

@@ -1,21 +1,17 @@
-"""The only module that talks HTTP to providers.  Retries live here.
+"""Calls to providers.  Retries live here; the bytes are `gateway.transport`'s.
 
-Calls go through httpx's transport interface on the aiohttp engine, without a client around it: no redirects are
-followed, no cookies kept, no bodies decompressed.  A retry happens only before the first byte of a reply, only for
-failures that say so, at most `provider.retries_max` times, with full jitter or the provider's own retry-after.
+A retry happens only before the first byte of a reply, only for failures that say so, at most `provider.retries_max`
+times, with full jitter or the provider's own retry-after.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from types import TracebackType
-from typing import Self
 
 import httpx
-from httpx_aiohttp import AiohttpTransport
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from gateway.dialects.base import Call, Dialect
@@ -25,9 +21,11 @@ from gateway.errors import (
     UpstreamFailed,
     UpstreamOverloaded,
     UpstreamRateLimited,
-    UpstreamTimeout,
     UpstreamUnreachable,
 )
+from gateway.transport.base import Answer, Transport
+from gateway.transport.foreign import Foreign
+from gateway.transport.http1 import Pool
 from gateway.types import Provider
 
 ERROR_BODY_MAX = 64 * 1024
@@ -35,59 +33,17 @@ RETRY_AFTER_MAX_S = 10.0  # a provider that asks for more is left to the next st
 BACKOFF = wait_random_exponential(multiplier=0.25, max=4.0)
 RETRYABLE = (UpstreamUnreachable, UpstreamFailed, UpstreamOverloaded, UpstreamRateLimited)
 
-TransportFor = Callable[[Provider], httpx.AsyncBaseTransport]
+TransportFor = Callable[[Provider], Transport | httpx.AsyncBaseTransport]
 
 
-def real_transport(provider: Provider) -> httpx.AsyncBaseTransport:
+def real_transport(provider: Provider) -> Transport:
     """A pool of connections to one provider."""
-    limits = httpx.Limits(max_connections=provider.max_connections, keepalive_expiry=30.0)
-    return AiohttpTransport(limits=limits, verify=_tls(), trust_env=False)
+    return Pool(provider, _tls())
 
 
 @lru_cache(maxsize=1)
 def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
-
-
-class Answer:
-    """A reply whose status and headers are here and whose body is still coming.  Use as a context manager."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        self._response = response
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = response.headers
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        await self._response.aclose()
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes.  Raises UpstreamBroken, UpstreamTimeout."""
-        try:
-            async for chunk in self._response.stream:  # type: ignore[union-attr]  # an async transport's stream is async
-                yield chunk
-        except httpx.TimeoutException as error:
-            raise UpstreamTimeout("The provider stopped sending in the middle of its reply.") from error
-        except (httpx.TransportError, httpx.StreamError) as error:
-            raise UpstreamBroken("The provider's reply broke off.") from error
-
-    async def body(self, limit: int) -> bytes:
-        """The body, at most `limit` bytes of it; a body that breaks off is what came."""
-        parts: list[bytes] = []
-        size = 0
-        try:
-            async for chunk in self.chunks():
-                parts.append(chunk)
-                size += len(chunk)
-                if size >= limit:
-                    break
-        except GatewayError:
-            pass  # an error page cut short still tells its status
-        return b"".join(parts)[:limit]
 
 
 class Upstream:
@@ -98,8 +54,8 @@ class Upstream:
     ) -> None:
         self._transport_for = transport_for
         self._sleep = sleep
-        self._transports: dict[str, tuple[Provider, httpx.AsyncBaseTransport]] = {}
-        self._retired: list[httpx.AsyncBaseTransport] = []  # requests of older settings may still use them
+        self._transports: dict[str, tuple[Provider, Transport]] = {}
+        self._retired: list[Transport] = []  # requests of older settings may still use them
 
     async def open(
         self, call: Call, provider: Provider, dialect: Dialect, on_retry: Callable[[GatewayError], None]
@@ -138,21 +94,7 @@ class Upstream:
         return await retrying(attempt)
 
     async def _once(self, call: Call, provider: Provider, dialect: Dialect) -> Answer:
-        request = httpx.Request(
-            call.method,
-            _url(call.url),
-            headers=call.headers,
-            content=call.body,
-            extensions={"timeout": {"connect": provider.timeouts.connect_s, "pool": provider.timeouts.connect_s}},
-        )
-        try:
-            answer = Answer(await self._transport(provider).handle_async_request(request))
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
-            raise UpstreamUnreachable(f"Provider {provider.id} cannot be reached.") from error
-        except httpx.TimeoutException as error:
-            raise UpstreamTimeout(f"Provider {provider.id} did not answer in time.") from error
-        except httpx.TransportError as error:
-            raise UpstreamBroken(f"Provider {provider.id} closed the connection before answering.") from error
+        answer = await self._transport(provider).send(call)
         if 200 <= answer.status < 300:
             return answer
         async with answer:
@@ -161,32 +103,29 @@ class Upstream:
             body = await answer.body(ERROR_BODY_MAX)
             raise dialect.error(answer.status, answer.headers, body, provider)
 
-    def _transport(self, provider: Provider) -> httpx.AsyncBaseTransport:
+    def _transport(self, provider: Provider) -> Transport:
         held = self._transports.get(provider.id)
         if held is not None and (held[0] is provider or _same_place(held[0], provider)):
             return held[1]
         if held is not None:
             self._retired.append(held[1])
-        transport = self._transport_for(provider)
+        found = self._transport_for(provider)
+        transport = Foreign(provider, found) if isinstance(found, httpx.AsyncBaseTransport) else found
         self._transports[provider.id] = (provider, transport)
         return transport
 
     async def close(self) -> None:
         """Closes every connection."""
         for transport in [*self._retired, *(held for _, held in self._transports.values())]:
-            await transport.aclose()
+            await transport.close()
         self._retired.clear()
         self._transports.clear()
 
 
-@lru_cache(maxsize=1024)
-def _url(url: str) -> httpx.URL:
-    return httpx.URL(url)
-
-
 def _same_place(one: Provider, other: Provider) -> bool:
     """Whether two versions of a provider's settings can share their connections."""
-    return (one.dialect, one.base_url, one.max_connections) == (other.dialect, other.base_url, other.max_connections)
+    each = [(each.dialect, each.base_url, each.max_connections, each.timeouts.connect_s) for each in (one, other)]
+    return each[0] == each[1]
 
 
 def _failure(state: RetryCallState) -> GatewayError:

@@ -1,0 +1,74 @@
+"""What a transport promises.
+
+* `send` returns when the status and headers of the final reply are here (1xx are skipped); the body comes through
+  `Answer.chunks`, as it arrives, never held back.
+* Nothing is followed, kept or changed on the way: no redirects, no cookies, no decompression.
+* An answer closed before its end, or a `send` that is cancelled, ends its connection: the provider sees that we left.
+* Connecting is bounded by `provider.timeouts.connect_s`, a place among `max_connections` included; everything else is
+  bounded by the caller.
+
+Raises UpstreamUnreachable (nothing was sent), UpstreamBroken (the provider may have begun to work), UpstreamTimeout.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+from gateway.dialects.base import Call
+from gateway.errors import GatewayError
+
+
+class Answer(ABC):
+    """A reply whose status and headers are here and whose body is still coming.  Use as a context manager."""
+
+    status: int
+
+    @property
+    @abstractmethod
+    def headers(self) -> Mapping[str, str]:
+        """Names in lower case; the last of a repeated one."""
+
+    @abstractmethod
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes.  Raises UpstreamBroken, UpstreamTimeout."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Gives the connection back if the body is at its end, else ends it."""
+
+    async def body(self, limit: int) -> bytes:
+        """The body, at most `limit` bytes of it; a body that breaks off is what came."""
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async for chunk in self.chunks():
+                parts.append(chunk)
+                size += len(chunk)
+                if size >= limit:
+                    break
+        except GatewayError:
+            pass  # an error page cut short still tells its status
+        return b"".join(parts)[:limit]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class Transport(Protocol):
+    """The way to one provider."""
+
+    async def send(self, call: Call) -> Answer:
+        """Makes the call."""
+        ...
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        ...
