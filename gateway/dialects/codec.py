@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from gateway.conversation import Conversation, Finish, Reply
 from gateway.dialects.deltas import Delta
+from gateway.dialects.frames import Frames
 from gateway.errors import GatewayError, UnsupportedField
 from gateway.plan import Step
 from gateway.types import Cost, Format, Provider, Usage
@@ -73,6 +74,10 @@ class Codec(Protocol):
         Raises UnsupportedField, with the client's own name for it, for what this format or model cannot say; left out
         instead when `drop_params`.
         """
+        ...
+
+    def frames(self) -> Frames:
+        """Cuts a stream of this format into events."""
         ...
 
     def reader(self, provider: Provider, now: float) -> Reader:

@@ -28,7 +28,6 @@ from gateway.dialects.openai_chat_codec import ChatCodec
 from gateway.dialects.relay import BODY_BYTES_MAX, Texts
 from gateway.errors import GatewayError, InvalidRequest, UpstreamBroken
 from gateway.plan import Step
-from gateway.sse import Splitter, parse
 from gateway.types import Format, Request, Tenant
 
 TOO_DEEP = "The provider's answer is nested too deeply."
@@ -59,9 +58,8 @@ class Translator:
         self._heading = _heading(request, step)
         self._reader = CODECS[of].reader(step.deployment.provider, request.received)
         self._writer = self._codec.writer(self._heading) if request.stream else None
-        self._splitter = Splitter()
+        self._frames = CODECS[of].frames()
         self._whole: bytearray | None = None if request.stream else bytearray()
-        self._begun = False
         self._failure: GatewayError | None = None
         self._texts = Texts()
 
@@ -69,12 +67,10 @@ class Translator:
         """See Decoder.feed.  An error is raised once everything before it has been returned."""
         if self._failure is not None:
             raise self._failure
-        if not self._begun and (start := chunk.lstrip()[:1]):
-            self._begun = True
-            if self._whole is None and start == b"{":
-                self._whole = bytearray()  # a provider that does not stream, though it was asked to
         if self._whole is None:
-            return self._events(self._splitter.feed(chunk))
+            data = self._frames.feed(chunk)
+            self._whole = self._frames.whole
+            return self._events(data)
         self._whole += chunk
         if len(self._whole) > BODY_BYTES_MAX:
             raise UpstreamBroken(f"The provider sent more than {BODY_BYTES_MAX} bytes.")
@@ -86,7 +82,7 @@ class Translator:
             raise self._failure
         if self._whole is not None:
             return self._reply(bytes(self._whole))
-        last = self._events([self._splitter.rest()])
+        last = self._events(self._frames.rest())
         if self._failure is not None:
             raise self._failure
         return last + self._end()
@@ -102,9 +98,8 @@ class Translator:
     def _events(self, events: Iterable[bytes]) -> bytes:
         out: list[bytes] = []
         try:
-            for raw in events:
-                if data := parse(raw).data or _bare_error(raw):
-                    out += [self._write(delta) for delta in self._read(data)]
+            for data in events:
+                out += [self._write(delta) for delta in self._read(data)]
         except GatewayError as error:
             self._failure = error
             if not any(out):
@@ -159,12 +154,6 @@ class Translator:
             raise UpstreamBroken("The provider's answer broke off.")
         usage = self.meter.usage
         return self._writer.end(usage, self._bill(usage) if usage else None) if self._writer is not None else b""
-
-
-def _bare_error(raw: bytes) -> bytes:
-    """What llama.cpp says instead of an event."""
-    start, found, data = raw.partition(b"error:")
-    return data if found and not start.strip() else b""
 
 
 def _heading(request: Request, step: Step) -> Heading:

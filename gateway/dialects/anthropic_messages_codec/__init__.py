@@ -11,6 +11,7 @@ from gateway.dialects.anthropic_messages_codec.reply_writer import FINISHES, Mes
 from gateway.dialects.anthropic_messages_codec.request_reader import read_request
 from gateway.dialects.anthropic_messages_codec.request_writer import write_request
 from gateway.dialects.codec import Heading, Reader, Writer
+from gateway.dialects.frames import Frames, SseFrames
 from gateway.errors import GatewayError
 from gateway.plan import Step
 from gateway.types import Cost, Format, Provider
@@ -27,6 +28,9 @@ class MessagesCodec:
 
     def write_request(self, conversation: Conversation, step: Step, *, drop_params: bool) -> dict[str, Any]:
         return write_request(conversation, step, drop_params=drop_params)
+
+    def frames(self) -> Frames:
+        return SseFrames()
 
     def reader(self, provider: Provider, now: float) -> Reader:
         return MessagesReader(provider, now)

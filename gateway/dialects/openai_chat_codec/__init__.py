@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.conversation import Conversation, Reply
 from gateway.dialects.codec import Heading, Reader, Writer
+from gateway.dialects.frames import Frames, SseFrames
 from gateway.dialects.openai_chat_codec.reply_reader import ChatReader
 from gateway.dialects.openai_chat_codec.reply_writer import FINISHES, ChatWriter, error_event, write_reply
 from gateway.dialects.openai_chat_codec.request_reader import read_request
@@ -27,6 +28,9 @@ class ChatCodec:
 
     def write_request(self, conversation: Conversation, step: Step, *, drop_params: bool) -> dict[str, Any]:
         return write_request(conversation, step, drop_params=drop_params)
+
+    def frames(self) -> Frames:
+        return SseFrames()
 
     def reader(self, provider: Provider, now: float) -> Reader:
         return ChatReader(provider, now)
