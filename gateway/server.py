@@ -37,14 +37,17 @@ def serve(config: Path, host: str | None = None, port: int | None = None, worker
 
 def work(config: str, bound: socket.socket) -> None:
     """One worker on an address that is already bound."""
-    from gateway.app import Gateway, load_from  # noqa: PLC0415  # the parent of several workers needs none of it
+    from gateway import logs  # noqa: PLC0415  # the parent of several workers needs none of it
+    from gateway.app import Gateway, load_from  # noqa: PLC0415  # the same
 
+    logs.configure()
     server = uvicorn.Server(
         uvicorn.Config(
             Gateway(load_from(Path(config))),
             loop="uvloop",
             http="httptools",
             ws="none",
+            proxy_headers=False,
             lifespan="on",
             log_level="warning",
             access_log=False,

@@ -318,14 +318,13 @@ async def test_cancelling_a_call_hangs_up() -> None:
 async def test_a_large_reply_waits_in_the_provider_and_not_in_memory_while_its_reader_is_slow() -> None:
     size = 64 * READ_AHEAD_BYTES
     reply = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size
-    async with peer(reply) as other, pool(provider(other.port)) as ours:
-        async with await ours.send(call(provider(other.port))) as answer:
-            await turns(lambda: answer._connection._paused)  # type: ignore[attr-defined]
-            largest = total = 0
-            async for chunk in answer.chunks():
-                largest, total = max(largest, len(chunk)), total + len(chunk)
-            assert total == size
-            assert largest < 4 * READ_AHEAD_BYTES
+    async with hangs_up_after(reply) as whom, pool(whom) as ours, await ours.send(call(whom)) as answer:
+        await turns(lambda: answer._connection._paused)  # type: ignore[attr-defined]
+        largest = total = 0
+        async for chunk in answer.chunks():
+            largest, total = max(largest, len(chunk)), total + len(chunk)
+        assert total == size
+        assert largest < 4 * READ_AHEAD_BYTES
 
 
 async def test_a_body_of_megabytes_arrives_whole() -> None:
