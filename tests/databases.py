@@ -70,6 +70,7 @@ class Proxy:
         self._writers: list[asyncio.StreamWriter] = []
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._hung: list[asyncio.Event] = []
         self.port = 0
 
     async def open(self) -> None:
@@ -89,12 +90,16 @@ class Proxy:
         await asyncio.gather(*self._pipes, return_exceptions=True)
 
     def hang(self) -> None:
-        """Connections stay, and nothing comes through."""
+        """The connections there are stay, and nothing comes through them any more; new ones work."""
         self._flowing.clear()
+        self._hung.append(self._flowing)
+        self._flowing = asyncio.Event()
+        self._flowing.set()
 
     def flow(self) -> None:
         """Everything comes through again."""
-        self._flowing.set()
+        for event in self._hung:
+            event.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -103,13 +108,14 @@ class Proxy:
         task.add_done_callback(self._pipes.discard)
         far_reader, far_writer = await asyncio.open_connection(*self._target)
         self._writers += [writer, far_writer]
-        both = (self._pump(reader, far_writer), self._pump(far_reader, writer))
+        flowing = self._flowing
+        both = (self._pump(reader, far_writer, flowing), self._pump(far_reader, writer, flowing))
         await asyncio.gather(*both, return_exceptions=True)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event) -> None:
         try:
             while data := await reader.read(65536):
-                await self._flowing.wait()
+                await flowing.wait()
                 writer.write(data)
                 await writer.drain()
         finally:
