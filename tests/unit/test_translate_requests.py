@@ -333,6 +333,7 @@ def test_a_system_prompt_alone_is_the_users_turn_for_anthropic() -> None:
     body = to_messages({"messages": [{"role": "system", "content": "s"}]})
     assert body["messages"] == [{"role": "user", "content": [{"type": "text", "text": "s"}]}]
     assert "system" not in body
+    assert to_messages({"messages": [{"role": "system", "content": "s"}], "reasoning_effort": "low"})["thinking"]
 
 
 LATE_SYSTEM = [
@@ -407,6 +408,11 @@ def test_a_plain_text_file_is_a_text_document_and_back() -> None:
     block = body["messages"][0]["content"][0]
     assert block["source"] == {"type": "text", "media_type": "text/plain", "data": "hi"}
     assert to_chat({"messages": body["messages"]})["messages"][0]["content"] == [part]
+
+
+def test_a_mark_on_the_whole_request_stays_there() -> None:
+    assert to_messages({"cache_control": {"type": "ephemeral"}})["cache_control"] == {"type": "ephemeral"}
+    assert "cache_control" not in to_chat({"cache_control": {"type": "ephemeral"}})
 
 
 def test_who_asks_is_told_by_either_name_and_not_at_all_where_nobody_said() -> None:
@@ -507,7 +513,8 @@ def test_a_tool_loop_whose_thoughts_were_not_sent_back_goes_on_without_thinking(
         {"role": "assistant", "tool_calls": [call("c")]},
         {"role": "tool", "tool_call_id": "c", "content": "r"},
     ]
-    assert "thinking" not in to_messages({"messages": loop, "reasoning_effort": "low"})
+    body = to_messages({"messages": loop, "reasoning_effort": "low"})
+    assert body.keys() == {"model", "max_tokens", "messages"}
     loop[1]["thinking_blocks"] = [{"type": "thinking", "thinking": "hm", "signature": "sig"}]
     assert "thinking" in to_messages({"messages": loop, "reasoning_effort": "low"})
 

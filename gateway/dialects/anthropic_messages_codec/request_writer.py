@@ -148,11 +148,10 @@ class _Request:
         return ""
 
     def budget(self, asked: Thinking) -> dict[str, Any]:
-        said = [turn for turn in self.conversation.turns if turn.role is Role.ASSISTANT]
-        waiting = self.conversation.turns[-1].role is Role.USER and isinstance(
-            self.conversation.turns[-1].parts[0], ToolResult
-        )
-        if said and waiting and not any(_thought(part) for part in said[-1].parts):
+        turns = self.conversation.turns
+        said = [turn for turn in turns if turn.role is Role.ASSISTANT]
+        waiting = bool(said) and any(isinstance(part, ToolResult) for part in turns[-1].parts)
+        if waiting and not any(_thought(part) for part in said[-1].parts):
             return {}
         tokens = min(max(budget_of(asked), BUDGET_MIN), self.step.output_cap - 1)
         return {"thinking": {"type": "enabled", "budget_tokens": tokens}}
