@@ -1,6 +1,7 @@
 """What one wire format brings to the hub: how its requests, replies and streams are read and written.
 
-A new format is one class with these methods, named in `gateway.dialects.translate.CODECS`; no other format changes.
+A new format is one class with these methods, named in `gateway.dialects.translate`: in PROVIDERS if it is spoken to
+providers, in CODECS if clients speak it too.  No other format changes.
 
 A request is read with InvalidRequest (naming the path) as its only error, whatever JSON it is.  A reply is read the
 same way; the Translator tells the client that an invalid reply is UpstreamBroken.
@@ -58,15 +59,10 @@ class Writer(Protocol):
         ...
 
 
-class Codec(Protocol):
-    """One wire format; stateless."""
+class ProviderCodec(Protocol):
+    """One wire format that providers speak; stateless."""
 
     format: Format
-    finishes: Mapping[Finish, str]  # what the format calls each
-
-    def read_request(self, body: Mapping[str, Any]) -> Conversation:
-        """What the client asks, in canonical form."""
-        ...
 
     def write_request(self, conversation: Conversation, step: Step, *, drop_params: bool) -> dict[str, Any]:
         """The body that asks it of `step.deployment`, with the step's model, output cap and effort.
@@ -82,6 +78,16 @@ class Codec(Protocol):
 
     def reader(self, provider: Provider, now: float) -> Reader:
         """Reads a reply of `provider`; `now`, unix seconds, is what its retry advice is told from."""
+        ...
+
+
+class Codec(ProviderCodec, Protocol):
+    """One wire format that clients speak as well."""
+
+    finishes: Mapping[Finish, str]  # what the format calls each
+
+    def read_request(self, body: Mapping[str, Any]) -> Conversation:
+        """What the client asks, in canonical form."""
         ...
 
     def write_reply(self, reply: Reply, heading: Heading, cost: Cost | None) -> bytes:

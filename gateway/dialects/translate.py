@@ -11,7 +11,7 @@ import orjson
 
 from gateway.dialects.anthropic_messages_codec import MessagesCodec
 from gateway.dialects.base import Bill, Meter
-from gateway.dialects.codec import Codec, Heading
+from gateway.dialects.codec import Codec, Heading, ProviderCodec
 from gateway.dialects.deltas import (
     ArgumentsDelta,
     Delta,
@@ -33,6 +33,8 @@ from gateway.types import Format, Request, Tenant
 TOO_DEEP = "The provider's answer is nested too deeply."
 
 CODECS: Mapping[Format, Codec] = {codec.format: codec for codec in (ChatCodec(), MessagesCodec())}
+PROVIDERS: Mapping[Format, ProviderCodec] = {**CODECS}
+"""CODECS, and the formats that no client speaks."""
 
 
 def translated_body(request: Request, step: Step, tenant: Tenant, to: Format) -> bytes:
@@ -43,7 +45,7 @@ def translated_body(request: Request, step: Step, tenant: Tenant, to: Format) ->
     """
     try:
         conversation = CODECS[request.format].read_request(request.body)
-        return orjson.dumps(CODECS[to].write_request(conversation, step, drop_params=tenant.drop_params))
+        return orjson.dumps(PROVIDERS[to].write_request(conversation, step, drop_params=tenant.drop_params))
     except (orjson.JSONEncodeError, RecursionError) as error:
         raise InvalidRequest("The body is nested too deeply, or holds what JSON cannot.") from error
 
@@ -56,9 +58,9 @@ class Translator:
         self._codec = CODECS[request.format]
         self._bill = bill
         self._heading = _heading(request, step)
-        self._reader = CODECS[of].reader(step.deployment.provider, request.received)
+        self._reader = PROVIDERS[of].reader(step.deployment.provider, request.received)
         self._writer = self._codec.writer(self._heading) if request.stream else None
-        self._frames = CODECS[of].frames()
+        self._frames = PROVIDERS[of].frames()
         self._whole: bytearray | None = None if request.stream else bytearray()
         self._failure: GatewayError | None = None
         self._texts = Texts()
