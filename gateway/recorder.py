@@ -262,7 +262,7 @@ def _rows(records: Iterable[Record]) -> tuple[list[Row], Refusals]:
     for record in records:
         try:
             rows.append(row(record))
-        except (TypeError, ValueError, OverflowError) as error:
+        except Exception as error:  # noqa: BLE001  # no I/O here: whatever it is, it is the record's
             refused[record.id] = _words(error)
     return rows, refused
 

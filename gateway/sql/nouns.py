@@ -12,8 +12,19 @@ from gateway.types import Action, Every, Key, Limit, Tenant, Unit, Window
 
 Row: TypeAlias = Mapping[str, Any]
 
-OWN = ("models", "tags", "zone", "on_ledger_outage", "drop_params", "suspended", "request_cost_max")
+OWN = (
+    "models",
+    "tags",
+    "zone",
+    "on_ledger_outage",
+    "drop_params",
+    "suspended",
+    "request_cost_max",
+    "endpoints",
+    "tiers",
+)
 """A tenant's columns beside its id and times."""
+ALL = ("*",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,8 @@ def tenant_row(tenant: Tenant) -> dict[str, Any]:
         "drop_params": tenant.drop_params,
         "suspended": tenant.suspended,
         "request_cost_max": tenant.request_cost_max,
+        "endpoints": list(tenant.endpoints),
+        "tiers": list(tenant.tiers),
     }
 
 
@@ -69,6 +82,8 @@ def tenant_of(row: Row, limits: Iterable[Limit] = ()) -> Tenant:
         drop_params=row["drop_params"],
         suspended=row["suspended"],
         request_cost_max=row["request_cost_max"],
+        endpoints=ALL if row["endpoints"] is None else tuple(row["endpoints"]),
+        tiers=tuple(row["tiers"] or ()),
     )
 
 
@@ -81,6 +96,7 @@ def key_row(key: Key) -> dict[str, Any]:
         "digest": key.digest,
         "models": list(key.models),
         "expires": key.expires,
+        "endpoints": list(key.endpoints),
     }
 
 
@@ -94,6 +110,7 @@ def key_of(row: Row, limits: Iterable[Limit] = ()) -> Key:
         expires=row["expires"],
         models=tuple(row["models"]),
         limits=tuple(limits),
+        endpoints=ALL if row["endpoints"] is None else tuple(row["endpoints"]),
     )
 
 
@@ -111,6 +128,8 @@ def limit_row(stored: StoredLimit) -> dict[str, Any]:
         "rolling_s": limit.window.rolling_s,
         "zone": "",
         "action": str(limit.action),
+        "of": limit.of,
+        "until": limit.until,
     }
 
 
@@ -123,6 +142,8 @@ def limit_of(row: Row, zone: tzinfo) -> StoredLimit:
         window=Window(Every(row["every"]), row["rolling_s"], zone_of(row["zone"]) if row["zone"] else zone),
         action=Action(row["action"]),
         id=row["id"],
+        of=row["of"],
+        until=row["until"],
     )
     return StoredLimit(limit, row["tenant"], row["key"])
 

@@ -96,6 +96,8 @@ tenants = Table(
     Column("drop_params", Boolean, nullable=False),
     Column("suspended", Boolean, nullable=False),
     Column("request_cost_max", BigInteger),
+    Column("endpoints", Json),  # NULL: all
+    Column("tiers", Json),  # NULL: none
     Column("created", Double, nullable=False),
     Column("updated", Double, nullable=False),
 )
@@ -108,6 +110,7 @@ keys = Table(
     _text("name"),
     Column("digest", LargeBinary, nullable=False, unique=True),  # SHA-256 of the secret
     _json("models"),
+    Column("endpoints", Json),  # NULL: all
     Column("created", Double, nullable=False),
     Column("expires", Double),
     Column("revoked", Double),
@@ -127,6 +130,8 @@ limits = Table(
     _count("rolling_s"),
     _text("zone"),
     _text("action"),
+    _text("of"),
+    Column("until", Double),
     Column("created", Double, nullable=False),
     Column("updated", Double, nullable=False),
     Index("limits_tenant", "tenant"),
@@ -150,4 +155,15 @@ revision = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("value", BigInteger, nullable=False),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", Text, primary_key=True),  # what happened, where and in which window: each is told once
+    Column("at", Double, nullable=False),
+    _text("kind"),
+    _text("subject"),
+    _json("facts"),
+    Index("alerts_at", "at"),
 )

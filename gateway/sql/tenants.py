@@ -19,6 +19,7 @@ from gateway.errors import Conflict, NotFound
 from gateway.sql.database import Database, DatabaseUnavailable
 from gateway.sql.migrate import upgrade
 from gateway.sql.nouns import (
+    ALL,
     OWN,
     StoredKey,
     StoredLimit,
@@ -154,7 +155,13 @@ class Store:
             old = change.need(keys, id_)
             if old["revoked"] is not None:
                 raise Conflict(f"Key {id_!r} is revoked; create a new one.")
-            successor = replace(fresh, tenant=old["tenant"], name=old["name"], models=tuple(old["models"]))
+            successor = replace(
+                fresh,
+                tenant=old["tenant"],
+                name=old["name"],
+                models=tuple(old["models"]),
+                endpoints=tuple(old["endpoints"] or ALL),
+            )
             row = change.add(keys, "key.create", key_row(successor))
             for limit in _all(change.connection, select(limits).where(limits.c.key == id_)):
                 copied = {**limit, "id": f"{limit['id']}.{fresh.id}"[:128], "key": fresh.id}

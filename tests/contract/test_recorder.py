@@ -198,6 +198,23 @@ async def test_a_poisonous_record_is_quarantined_and_the_others_pass(make: Make,
     assert sample(metrics, 'tollgate_records_failed_total{reason="quarantined"}') == 2
 
 
+async def test_what_only_the_server_can_refuse_is_found_among_the_others(
+    postgres_schema_url: str, make: Make, tmp_path: Path
+) -> None:
+    upgrade(postgres_schema_url)
+    recorder = make(url=postgres_schema_url)
+    bad = {7, 8, 300, 499}
+    for number in range(500):
+        recorder.spool(a_record(f"r{number}", attempts=2**40 if number in bad else 1))
+    await recorder.round()
+    assert set(stored(postgres_schema_url)) == {f"r{number}" for number in set(range(500)) - bad}
+    lines = await asyncio.to_thread((tmp_path / "spool" / "quarantine.jsonl").read_bytes)
+    assert {f"r{number}" for number in bad} == {
+        msgspec.json.decode(msgspec.json.decode(line)["content"], type=Record).id for line in lines.splitlines()
+    }
+    assert recorder.pending() == 0
+
+
 async def test_without_room_for_quarantine_a_poisonous_record_waits_and_holds_nobody_up(
     make: Make, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
