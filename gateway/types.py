@@ -22,6 +22,15 @@ class Format(StrEnum):
 
     CHAT = "chat"  # OpenAI Chat Completions
     MESSAGES = "messages"  # Anthropic Messages
+    RESPONSES = "responses"  # OpenAI Responses
+    COMPLETIONS = "completions"  # OpenAI's legacy Completions
+    EMBEDDINGS = "embeddings"
+    RERANK = "rerank"
+    MODERATIONS = "moderations"
+    IMAGES = "images"
+    TRANSCRIPTIONS = "transcriptions"
+    TRANSLATIONS = "translations"  # of speech, into English text
+    SPEECH = "speech"
 
 
 class Capability(StrEnum):

@@ -104,6 +104,32 @@ MESSAGES = Shape(
 )
 """Anthropic's Messages, wherever they are served."""
 
+RESPONSES = Shape(
+    input=(("input_tokens",),),
+    output=(("output_tokens",),),
+    parts=(
+        Part(
+            Bucket.CACHE_READ,
+            (("input_tokens_details", "cached_tokens"), ("prompt_tokens_details", "cached_tokens")),
+            "cached",
+        ),
+        Part(Bucket.CACHE_WRITE_30M, (("input_tokens_details", "cache_write_tokens"),), "cache_writes"),
+        Part(Bucket.AUDIO_IN, (("input_tokens_details", "audio_tokens"),), "audio"),
+        Part(Bucket.REASONING, (("output_tokens_details", "reasoning_tokens"),), "reasoning"),
+        Part(Bucket.AUDIO_OUT, (("output_tokens_details", "audio_tokens"),), "audio"),
+        Part(Bucket.IMAGE_OUT, (("output_tokens_details", "image_tokens"),), "image"),
+    ),
+    total=("total_tokens",),
+    fees=(
+        *(
+            (tool, ("server_side_tool_usage_details", f"{tool}_calls"))  # xAI
+            for tool in ("web_search", "x_search", "code_interpreter", "file_search", "document_search")
+        ),
+        ("search_source", ("num_sources_used",)),
+    ),
+)
+"""OpenAI's Responses and what is made in its image."""
+
 _COSTS: tuple[tuple[Path, Decimal], ...] = (
     (("cost_in_usd_ticks",), Decimal("1e-10")),  # xAI
     (("cost", "total_cost"), Decimal(1)),  # Perplexity
