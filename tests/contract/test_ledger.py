@@ -296,6 +296,32 @@ async def test_a_settlement_books_what_was_used_in_each_unit_and_frees_the_rest(
     ]
 
 
+async def test_a_provider_that_served_a_share_is_charged_with_that_share_and_the_others_with_nothing(
+    ledger: Ledger, clock: Clock
+) -> None:
+    other, place = Account("provider", "anthropic"), Account("deployment", "gpt-mini", "acme")
+    lines = (
+        line(500, 1000),
+        line(500, 1000, account=PROVIDER),
+        line(400, 1000, account=other),
+        line(500, 1000, account=place),
+        line(1, 10, unit=Unit.REQUESTS, window=MINUTE, account=other),
+    )
+    shares = {"provider openai": Spent(100, 1, 7), "deployment gpt-mini": Spent(60, 1, 7)}
+    settled, late, unknown = (hold(id_, *lines, ttl_s=10) for id_ in "abc")
+    await ledger.reserve(settled)
+    await ledger.settle(settled, Spent(123, shares=shares), record(settled, 123))
+    once = [(123, 0), (100, 0), (0, 0), (60, 0), (0, 0)]
+    assert [(b.spent, b.reserved) for b in await ledger.balances(lines)] == once
+    await ledger.reserve(late)
+    clock.advance(11)
+    await ledger.expire()
+    assert [b.spent for b in await ledger.balances(lines)] == [623, 600, 400, 560, 1]
+    await ledger.settle(late, Spent(123, shares=shares), record(late, 123))
+    await ledger.settle(unknown, Spent(123, shares=shares), record(unknown, 123))
+    assert [(b.spent, b.reserved) for b in await ledger.balances(lines)] == [(3 * s, r) for s, r in once]
+
+
 async def test_a_bill_above_the_hold_is_booked_in_full_and_then_nothing_passes(ledger: Ledger) -> None:
     await ledger.reserve(hold("a", line(100, 1000)))
     await settle(ledger, hold("a", line(100, 1000)), 1500)

@@ -14,13 +14,13 @@ from typing import Any
 import httpx
 import pytest
 from databases import a_record
+from harness import ADMIN_KEY, Running, config, gateway
 from sqlalchemy import select, text
 
 from gateway.money import nano
 from gateway.sql.database import DatabaseUnavailable
 from gateway.sql.records import row, write
 from gateway.sql.schema import audit, keys
-from tests.gateway.harness import ADMIN_KEY, Running, config, gateway
 
 AUTH = {"authorization": f"Bearer {ADMIN_KEY}"}
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.gateway.harness import KEY, Running, config, gateway
+from harness import KEY, Running, config, gateway
 
 USER = [{"role": "user", "content": "Hi."}]
 

@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from harness import config, gateway
 
 from gateway.ledger.base import Ledger
 from gateway.ledger.memory import MemoryLedger
 from gateway.money import dollars, nano
-from tests.gateway.harness import config, gateway
 
 TEXT = "Write exactly fifty tokens, please."
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from harness import config, gateway
 
 from gateway.money import nano
-from tests.gateway.harness import config, gateway
 
 
 async def test_an_answer_names_the_cheapest_deployment_its_cost_and_what_is_left(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 
 import orjson
+from harness import Visitor, config, gateway
 
 from gateway.types import Outcome
-from tests.gateway.harness import Visitor, config, gateway
 
 
 def body(*, stream: bool, **fields: object) -> bytes:

@@ -10,10 +10,9 @@ from typing import Any
 
 import orjson
 import pytest
+from harness import ADMIN_KEY, KEY, Visitor, config, gateway
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from tests.gateway.harness import ADMIN_KEY, KEY, Visitor, config, gateway
 
 ENDPOINTS = ["/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens"]
 NAMES = st.sampled_from(

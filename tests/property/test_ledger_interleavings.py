@@ -61,7 +61,7 @@ class Request:
     spent: Spent | None = None
     unheld: bool = False  # settled after it had been released
 
-    def counted(self, unit: Unit, amount: int) -> tuple[int, int]:
+    def counted(self, unit: Unit, amount: int, account: Account) -> tuple[int, int]:
         """(spent, reserved) of a line of this request."""
         if self.state == "open":
             return 0, amount
@@ -69,6 +69,9 @@ class Request:
             return (0 if unit is Unit.CONCURRENT else amount), 0
         if self.state == "released" or self.spent is None:
             return 0, 0
+        if account.kind == "provider" and self.spent.shares is not None:
+            own = self.spent.shares.get(f"provider {account.id}")
+            return (0 if own is None else own.of(unit)), 0
         return self.spent.of(unit), 0
 
 
@@ -116,7 +119,7 @@ class Interleavings(RuleBasedStateMachine):
         for request in self.requests.values():
             for own in request.reservation.lines:
                 if own.limit is each.limit and counts(own, request.at, self.clock.now):
-                    s, r = request.counted(own.limit.unit, own.amount)
+                    s, r = request.counted(own.limit.unit, own.amount, own.account)
                     spent, reserved = spent + s, reserved + r
         return spent, reserved
 
@@ -187,10 +190,17 @@ class Interleavings(RuleBasedStateMachine):
             self.requests[each.id] = Request(each, self.clock.now, self.clock.now + 60.0)
 
     @precondition(lambda self: self.requests)
-    @rule(gateway=st.integers(0, 1), data=st.data(), cost=st.integers(0, 450), tokens=st.integers(0, 120))
-    def settle(self, gateway: int, data: st.DataObject, cost: int, tokens: int) -> None:
+    @rule(
+        gateway=st.integers(0, 1),
+        data=st.data(),
+        cost=st.integers(0, 450),
+        tokens=st.integers(0, 120),
+        shared=st.sampled_from(["all", "part", "none"]),
+    )
+    def settle(self, gateway: int, data: st.DataObject, cost: int, tokens: int, shared: str) -> None:
         request = data.draw(st.sampled_from(list(self.requests.values())))
-        spent = Spent(cost, 1, tokens)
+        part = {f"provider {PROVIDER.id}": Spent(cost // 3, 1, tokens // 2)} if shared == "part" else {}
+        spent = Spent(cost, 1, tokens, None if shared == "all" else part)
         found = self.run(self.settled(self.gateways[gateway], request, spent))
         self.check_settled(request, spent, [found])
 
@@ -243,7 +253,7 @@ class Interleavings(RuleBasedStateMachine):
     def no_limit_is_passed_but_by_bills_above_their_hold(self) -> None:
         for each in LINES:
             excess = sum(
-                max(0, request.counted(own.limit.unit, own.amount)[0] - (0 if request.unheld else own.amount))
+                max(0, request.counted(own.limit.unit, own.amount, own.account)[0] - (0 if request.unheld else own.amount))
                 for request in self.requests.values()
                 for own in request.reservation.lines
                 if own.limit is each.limit

@@ -220,7 +220,7 @@ def test_an_optional_provider_is_left_out_with_all_that_needs_it(switch: str) ->
         ),
         (tenant("keys: [{name: a, key: secret-1}, {name: a, key: secret-2}]"), "key 'a' of 'acme' stands twice"),
         (tenant("{}").replace("    {}\n", "  - id: acme\n"), "tenants[1].id: tenant 'acme' stands twice"),
-        ("limits: [{account: tenant, limit_usd: 1, window: day}]\n", "limits[0].account: no limit is kept for"),
+        ("limits: [{account: tenants, limit_usd: 1, window: day}]\n", "limits[0].account: no limit is kept for"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_place_and_what_would_be_right(text: str, problem: str) -> None:
