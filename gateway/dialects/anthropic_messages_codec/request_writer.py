@@ -4,8 +4,7 @@ Left out without a word: an image's `detail`; thoughts without Anthropic's signa
 Said in another way: system text within the conversation follows the user's turn, or joins the system prompt on models
 that take none there; a system prompt alone is the user's turn; a refusal of the assistant is text; characters that
 Anthropic refuses in tool ids become "_".
-A thinking budget is left out when the assistant's last turn called tools and its thoughts were not sent back, for
-Anthropic refuses that.
+How it thinks and samples: `gateway.dialects.claude_asked`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from gateway.conversation import (
-    SAMPLING,
     Conversation,
     Document,
     Image,
@@ -25,21 +23,16 @@ from gateway.conversation import (
     Refusal,
     Role,
     Text,
-    Thinking,
     Tool,
     ToolCall,
     ToolResult,
 )
-from gateway.dialects import claude
+from gateway.dialects import claude, claude_asked
 from gateway.dialects.blocks import cache_control, parsed_arguments, thinking_block
 from gateway.dialects.codec import Refuser
-from gateway.dialects.efforts import budget_of, effort_of, wanted
 from gateway.errors import InvalidRequest
 from gateway.plan import Step
-from gateway.types import Capability, Format
-
-BUDGET_MIN = 1024
-"""Tokens; Anthropic refuses less, and a budget that is not below max_tokens."""
+from gateway.types import Format
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
@@ -68,12 +61,12 @@ class _Request:
         body: dict[str, Any] = {"model": self.model, "max_tokens": self.step.output_cap, "messages": messages}
         if system:
             body["system"] = system
-        config, thinking = self.thinking()
+        config, thinking = claude_asked.thinking(c, self.step, self.cannot)
         if c.shape is not None:
             config |= self.shape()
         if config:
             body["output_config"] = config
-        body |= thinking | self.sampling() | self.tools()
+        body |= thinking | claude_asked.sampling(c, self.model, self.cannot) | self.tools()
         if stop := self.stop():
             body["stop_sequences"] = stop
         if c.user:
@@ -95,66 +88,6 @@ class _Request:
             return list(words)
         self.cannot(self.conversation.param("stop"), "a stop sequence must hold more than white space")
         return [word for word in words if word.strip()]
-
-    def sampling(self) -> dict[str, Any]:
-        sampling = self.conversation.sampling
-        given = {name: value for name in SAMPLING if (value := getattr(sampling, name)) is not None}
-        return {name: value for name, value in given.items() if self.says(name, value)}
-
-    def says(self, name: str, value: Any) -> bool:  # noqa: ANN401 - each field of Sampling has its own type
-        param = self.conversation.param(name)
-        if name not in ("temperature", "top_p", "top_k"):
-            self.cannot(param)
-            return False
-        if not claude.takes_sampling(self.model):
-            if name == "top_k" or value != 1:
-                self.cannot(param, f"{self.model} takes none")
-            return False
-        if name == "temperature" and value > 1:
-            self.cannot(param, "it must be within 0 and 1")
-            return False
-        return True
-
-    def thinking(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What it adds to `output_config`, and to the body."""
-        asked = wanted(self.conversation.thinking, self.step)
-        if asked is None:
-            return {}, {}
-        if asked.effort == "none":
-            return {}, {"thinking": {"type": "disabled"}} if claude.thinks_unasked(self.model) else {}
-        by_budget = claude.thinks_by_budget(self.model) or (
-            asked.budget is not None and claude.takes_budgets(self.model)
-        )
-        if why := self.thoughtless(by_budget=by_budget):
-            if self.step.effort is None:
-                self.cannot(self.conversation.param("thinking"), why)
-            return {}, {}
-        if by_budget:
-            return {}, self.budget(asked)
-        effort = claude.effort_word(self.model, effort_of(asked))
-        return {"effort": effort} if effort else {}, {"thinking": {"type": "adaptive"}}
-
-    def thoughtless(self, *, by_budget: bool) -> str:
-        """Why Anthropic would refuse to think here; "" where it would not."""
-        c = self.conversation
-        if Capability.REASONING not in self.step.deployment.capabilities:
-            return f"{self.model} does not think"
-        if c.tools and c.tool_choice is not None and c.tool_choice.mode in ("required", "tool"):
-            return "a forced tool call excludes it"
-        if c.sampling.top_k is not None or c.sampling.temperature not in (None, 1):
-            return "temperature and top_k exclude it"
-        if by_budget and self.step.output_cap <= BUDGET_MIN:
-            return f"it needs more than {BUDGET_MIN} tokens of output"
-        return ""
-
-    def budget(self, asked: Thinking) -> dict[str, Any]:
-        turns = self.conversation.turns
-        said = [turn for turn in turns if turn.role is Role.ASSISTANT]
-        waiting = bool(said) and any(isinstance(part, ToolResult) for part in turns[-1].parts)
-        if waiting and not any(_thought(part) for part in said[-1].parts):
-            return {}
-        tokens = min(max(budget_of(asked), BUDGET_MIN), self.step.output_cap - 1)
-        return {"thinking": {"type": "enabled", "budget_tokens": tokens}}
 
     def tools(self) -> dict[str, Any]:
         c = self.conversation
@@ -212,7 +145,7 @@ class _Request:
             case Document():
                 return self.document(part)
             case Reasoning():
-                return thinking_block(part) if _thought(part) else None
+                return thinking_block(part) if claude_asked.is_thought(part) else None
             case Refusal(text):
                 return {"type": "text", "text": text} if text else None
             case Opaque(format=Format.MESSAGES):
@@ -266,10 +199,6 @@ def text_block(text: Text) -> dict[str, Any]:
     if citations := [citation.source for citation in text.citations if "cited_text" in citation.source]:
         block["citations"] = citations
     return block
-
-
-def _thought(part: Part) -> bool:
-    return isinstance(part, Reasoning) and bool(part.signature or part.encrypted)
 
 
 def _append(out: list[dict[str, Any]], role: Role, blocks: list[dict[str, Any]]) -> None:
