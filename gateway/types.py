@@ -22,6 +22,7 @@ class Format(StrEnum):
 
     CHAT = "chat"  # OpenAI Chat Completions
     MESSAGES = "messages"  # Anthropic Messages
+    GEMINI = "gemini"  # Google's generateContent
     RESPONSES = "responses"  # OpenAI Responses
     COMPLETIONS = "completions"  # OpenAI's legacy Completions
     EMBEDDINGS = "embeddings"

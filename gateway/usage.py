@@ -37,6 +37,7 @@ class Part:
     rule: str  # what a provider entry calls it: cached, cache_writes, reasoning, audio, image
     included: bool = True  # in the count of the input or output, or beside it
     sum_path: Path = ()  # where this and the earlier parts of the same rule stand as one figure
+    less: Path = ()  # what of it another part has already
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Shape:
     total: Path = ()
     fees: tuple[tuple[str, Path], ...] = ()
     iterations: str = ""  # the field that lists the passes of a call, not all of them in the totals
+    proves: bool = True  # whether the total may show that a part is beside, against the shape
 
 
 CHAT = Shape(
@@ -103,6 +105,28 @@ MESSAGES = Shape(
     iterations="iterations",
 )
 """Anthropic's Messages, wherever they are served."""
+
+GEMINI = Shape(
+    input=(("promptTokenCount",),),
+    output=(("candidatesTokenCount",),),
+    parts=(
+        Part(Bucket.AUDIO_CACHE_READ, (("cacheTokensDetails", "AUDIO"),), "cached"),
+        Part(Bucket.CACHE_READ, (), "cached", sum_path=("cachedContentTokenCount",)),
+        Part(Bucket.AUDIO_IN, (("promptTokensDetails", "AUDIO"),), "audio", less=("cacheTokensDetails", "AUDIO")),
+        Part(Bucket.IMAGE_IN, (("promptTokensDetails", "IMAGE"),), "image", less=("cacheTokensDetails", "IMAGE")),
+        Part(Bucket.VIDEO_IN, (("promptTokensDetails", "VIDEO"),), "video", less=("cacheTokensDetails", "VIDEO")),
+        Part(Bucket.INPUT, (("toolUsePromptTokenCount",),), "tool_use", included=False),
+        Part(Bucket.REASONING, (("thoughtsTokenCount",),), "reasoning", included=False),
+        Part(Bucket.AUDIO_OUT, (("candidatesTokensDetails", "AUDIO"),), "audio"),
+        Part(Bucket.IMAGE_OUT, (("candidatesTokensDetails", "IMAGE"),), "image"),
+    ),
+    total=("totalTokenCount",),
+    proves=False,
+)
+"""Google's generateContent: what tools read and what the model thought are beside the totals."""
+
+_MODALITIES = ("UNSPECIFIED", "TEXT", "IMAGE", "VIDEO", "AUDIO", "DOCUMENT")
+"""Google's, by the number that may stand for each."""
 
 RESPONSES = Shape(
     input=(("input_tokens",),),
@@ -177,8 +201,9 @@ def _tokens(shape: Shape, block: Block, rules: Mapping[str, str], flags: list[st
                 flags.append(f"{part.bucket} {count} is more than the {totals[side]} left of its total")
                 count = totals[side]  # noqa: PLW2901 - clamped
             totals[side] -= count
-        tokens[part.bucket] = count
-    tokens = {Bucket.INPUT: totals[True], Bucket.OUTPUT: totals[False], **tokens}
+        tokens[part.bucket] = tokens.get(part.bucket, 0) + count
+    for bucket, rest in ((Bucket.INPUT, totals[True]), (Bucket.OUTPUT, totals[False])):
+        tokens[bucket] = tokens.get(bucket, 0) + rest
     return {bucket: n for bucket, n in tokens.items() if n}
 
 
@@ -189,6 +214,8 @@ def _parts(shape: Shape, block: Block, flags: list[str]) -> Iterator[tuple[Part,
         count = _count(block, part.paths, flags)
         if part.sum_path:
             count = max(count, _count(block, (part.sum_path,), flags) - seen.get(part.rule, 0))
+        if part.less:
+            count = max(0, count - _count(block, (part.less,), flags))
         if count:
             seen[part.rule] = seen.get(part.rule, 0) + count
             yield part, count
@@ -205,9 +232,11 @@ def _beside(
     """The parts that are not in the input's or output's count: as declared, else as the total proves, else by shape."""
     beside = [part for part, _ in parts if rules.get(part.rule, _word(part)) == "excluded"]
     total = _at(block, shape.total) if shape.total else None
+    if not shape.proves:
+        base += sum(count for part, count in parts if part in beside)
     if type(total) is not int or total <= 0 or total == base:
         return beside
-    proof = _summing_to(total - base, parts)
+    proof = None if not shape.proves else _summing_to(total - base, parts)
     if proof is None:
         flags.append(f"{shape.total[-1]} {total} is not the sum of its parts")
         return beside
@@ -314,7 +343,27 @@ def _count(block: Block, paths: Iterable[Path], flags: list[str]) -> int:
 def _at(block: Block, path: Path) -> object:
     value: object = block
     for name in path:
-        if not isinstance(value, Mapping):
+        if isinstance(value, list):
+            value = _of_modality(value, name)
+        elif isinstance(value, Mapping):
+            value = value.get(name)
+        else:
             return None
-        value = value.get(name)
     return value
+
+
+def _of_modality(details: list[Any], name: str) -> object:
+    """The count of one kind of tokens in Google's list of them; as it came, where it stands but once."""
+    counts: list[Any] = [
+        item.get("tokenCount")
+        for item in details
+        if isinstance(item, Mapping) and _modality(item.get("modality")) == name
+    ]
+    if len(counts) > 1 and all(type(count) is int for count in counts):
+        return sum(counts)
+    return counts[0] if counts else None
+
+
+def _modality(value: object) -> object:
+    """Its name, though it came as a number."""
+    return _MODALITIES[value] if type(value) is int and 0 <= value < len(_MODALITIES) else value
