@@ -12,6 +12,7 @@ MILLION = 1_000_000
 STANDARD_TIERS = frozenset({"", "default", "standard", "auto", "on_demand"})
 REQUEST_FEE = "request"
 """A fee with this name is due once for every call, whether or not its usage says so."""
+NO_FEES: Mapping[str, int] = {}
 BATCH = "batch"
 """The service tier of what is processed in batches."""
 
@@ -40,24 +41,14 @@ def cost(usage: Usage, price: Price, at: float) -> Cost:
     Components sum to the total exactly: the one rounding, up, is spread by running sums.  A bucket or fee without a
     price makes the total None and is named in `unknown`.
     """
-    base, variant_missing = _variant(price, usage.service_tier)
-    unknown = [f"service_tier:{usage.service_tier}"] if variant_missing else []
-    if not price.known:
-        unknown.append("price")
-    parts: list[tuple[str, int]] = []
-    for bucket, amount in _charges(usage.tokens, base, _window_rates(base, at)):
-        if amount is None:
-            unknown.append(bucket)
-        else:
-            parts.append((bucket, amount))
-    for fee, count in _pieces(usage, base):
-        if (rate := base.fees.get(fee)) is None:
-            unknown.append(f"fee:{fee}")
-        else:
-            parts.append(("fee", count * rate * MILLION))
-    if unknown:
-        return Cost(None, {}, tuple(unknown))
-    return _rounded(parts)
+    parts, unknown = _parts(usage.tokens, usage.fees, usage.service_tier, price, at)
+    return Cost(None, {}, tuple(unknown)) if unknown else _rounded(parts)
+
+
+def total(tokens: Mapping[Bucket, int], price: Price, at: float, service_tier: str = "") -> NanoUSD | None:
+    """The total that `cost` finds for a call that used these tokens; None: unknown."""
+    parts, unknown = _parts(tokens, NO_FEES, service_tier, price, at)
+    return None if unknown else _up(sum([amount for _, amount in parts]))
 
 
 def bound(
@@ -106,10 +97,32 @@ def _dearest(
     return dearest
 
 
-def _pieces(usage: Usage, price: Price) -> Iterable[tuple[str, int]]:
-    if REQUEST_FEE in price.fees and REQUEST_FEE not in usage.fees:
-        return ((REQUEST_FEE, 1), *usage.fees.items())
-    return usage.fees.items()
+def _parts(
+    tokens: Mapping[Bucket, int], fees: Mapping[str, int], service_tier: str, price: Price, at: float
+) -> tuple[list[tuple[str, int]], list[str]]:
+    """What each bucket and fee costs, in millionths of a nano-dollar; and what has no price."""
+    base, variant_missing = _variant(price, service_tier)
+    unknown = [f"service_tier:{service_tier}"] if variant_missing else []
+    if not price.known:
+        unknown.append("price")
+    parts: list[tuple[str, int]] = []
+    for bucket, amount in _charges(tokens, base, at):
+        if amount is None:
+            unknown.append(bucket)
+        else:
+            parts.append((bucket, amount))
+    for fee, count in _pieces(fees, base):
+        if (rate := base.fees.get(fee)) is None:
+            unknown.append(f"fee:{fee}")
+        else:
+            parts.append(("fee", count * rate * MILLION))
+    return parts, unknown
+
+
+def _pieces(fees: Mapping[str, int], price: Price) -> Iterable[tuple[str, int]]:
+    if REQUEST_FEE in price.fees and REQUEST_FEE not in fees:
+        return ((REQUEST_FEE, 1), *fees.items())
+    return fees.items()
 
 
 def _reachable(price: Price, input_max: int) -> list[Mapping[Bucket, NanoUSD]]:
@@ -147,22 +160,20 @@ def _holds(window: PriceWindow, minute: int, weekday: int) -> bool:
     return minute < end and (weekday - 1) % 7 in window.weekdays
 
 
-def _charges(
-    tokens: Mapping[Bucket, int], price: Price, window: Mapping[Bucket, NanoUSD] | None
-) -> Iterator[tuple[Bucket, int | None]]:
+def _charges(tokens: Mapping[Bucket, int], price: Price, at: float) -> Iterable[tuple[Bucket, int | None]]:
     """Tokens x rate of each bucket, in millionths of a nano-dollar; None where there is no rate."""
+    window = _window_rates(price, at)
     rates = price.rates if window is None else {**price.rates, **window}
     if price.tiers:
         total_in = sum(count for bucket, count in tokens.items() if bucket in INPUT_BUCKETS)
         reached = [tier for tier in price.tiers if total_in > tier.above]
         if reached and reached[-1].marginal:
-            yield from _marginal(tokens, rates, reached)
-            return
+            return _marginal(tokens, rates, reached)
         if reached:
             rates = {**rates, **reached[-1].rates}
-    for bucket, count in tokens.items():
-        rate = rates.get(bucket)
-        yield bucket, None if rate is None else count * rate
+    return [
+        (bucket, None if (rate := rates.get(bucket)) is None else count * rate) for bucket, count in tokens.items()
+    ]
 
 
 def _marginal(

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
 from gateway import money
-from gateway.types import Bucket, Deployment, Estimate, NanoUSD, Request, Tenant, Usage
+from gateway.types import Bucket, Deployment, Estimate, NanoUSD, Request, Tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,12 @@ class Step:
 
     def _expected(self) -> NanoUSD | None:
         cached = min(self.cached_expected, self.estimate.expected)
-        tokens = {
-            Bucket.INPUT: self.estimate.expected - cached,
-            Bucket.CACHE_READ: cached,
-            Bucket.OUTPUT: self.output_expected * self.choices,
-            Bucket.REASONING: self.reasoning_expected * self.choices,
-        }
-        usage = Usage({bucket: n for bucket, n in tokens.items() if n}, service_tier=self.service_tier)
-        return money.cost(usage, self.deployment.price, self.at).total
+        tokens = {Bucket.INPUT: self.estimate.expected - cached, Bucket.OUTPUT: self.output_expected * self.choices}
+        if cached:
+            tokens[Bucket.CACHE_READ] = cached
+        if self.reasoning_expected:
+            tokens[Bucket.REASONING] = self.reasoning_expected * self.choices
+        return money.total(tokens, self.deployment.price, self.at, self.service_tier)
 
     def _worst(self) -> NanoUSD | None:
         return money.bound(
@@ -95,6 +93,7 @@ class Plan:
     reasons: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     baseline: Step | None = None
+    degraded: bool = False  # made cheaper because a budget fills
 
     @property
     def worst_cost(self) -> NanoUSD | None:
