@@ -343,10 +343,10 @@ def _count(block: Block, paths: Iterable[Path], flags: list[str]) -> int:
 def _at(block: Block, path: Path) -> object:
     value: object = block
     for name in path:
-        if isinstance(value, list):
-            value = _of_modality(value, name)
-        elif isinstance(value, Mapping):
+        if isinstance(value, dict):  # what JSON becomes; to ask for any Mapping takes ten times as long
             value = value.get(name)
+        elif isinstance(value, list):
+            value = _of_modality(value, name)
         else:
             return None
     return value
