@@ -582,7 +582,7 @@ def asked(format_: Format, body: dict[str, Any]) -> Request:
     return Request("r", format_, raw, body, "auto", stream=False, received=0.0, key=key)
 
 
-@pytest.mark.parametrize("format_", list(Format))
+@pytest.mark.parametrize("format_", [Format.CHAT, Format.MESSAGES])
 def test_every_format_reaches_the_simulated_provider_with_its_script_and_its_cap(format_: Format) -> None:
     body = {"model": "auto", "messages": PROMPT, "max_tokens": 500, "metadata": {"sim": "output=7", "user_id": "u"}}
     call = Simulated().encode(asked(format_, body), STEP, Tenant("acme"))
