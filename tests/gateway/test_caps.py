@@ -17,15 +17,16 @@ TEXT = "Write exactly fifty tokens, please."
 
 
 async def cost_of_one(folder: Path) -> int:
-    folder.mkdir()
     async with gateway(config(folder, script="?first_token_ms=0&output=50")) as running:
         reply = await running.chat("small", TEXT, max_tokens=50)
         return nano(reply.headers["x-tollgate-cost-usd"])
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_of_200_requests_at_once_exactly_the_37_that_fit_succeed(tmp_path: Path, kind: str) -> None:
-    one = await cost_of_one(tmp_path / "first")
+async def test_of_200_requests_at_once_exactly_the_37_that_fit_succeed(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, kind: str
+) -> None:
+    one = await cost_of_one(tmp_path_factory.mktemp("first"))
     limit = 37 * one + one - 1
     ledger: Ledger | None = MemoryLedger() if kind == "memory" else None
     text = config(tmp_path, limit=dollars(limit), script="?first_token_ms=5&output=50")

@@ -18,7 +18,7 @@ from gateway.types import Unit
 
 pytestmark = pytest.mark.system
 
-TESTS = Path(__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -32,8 +32,8 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def workers(where: str, count: int, *task: object) -> Iterator[list[subprocess.Popen[str]]]:
     started = [
         subprocess.Popen(
-            [sys.executable, TESTS / "system" / "ledger_worker.py", where, f"w{number}", *map(str, task)],
-            env={**os.environ, "PYTHONPATH": str(TESTS)},
+            [sys.executable, SUPPORT / "ledger_worker.py", where, f"w{number}", *map(str, task)],
+            env={**os.environ, "PYTHONPATH": str(SUPPORT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

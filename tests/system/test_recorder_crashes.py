@@ -20,7 +20,7 @@ from gateway.sql.migrate import upgrade
 
 pytestmark = pytest.mark.system
 
-TESTS = Path(__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"
 
 WRITER = """
 import asyncio, itertools, sys
@@ -89,7 +89,7 @@ asyncio.run(main())
 def process(script: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"},
+        env={**os.environ, "PYTHONPATH": str(SUPPORT)},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -21,7 +21,7 @@ from gateway.dialects.base import Decoder
 from gateway.plan import Step
 from gateway.types import Deployment, Estimate, Format, Key, Provider, Request
 
-DATA = Path(os.environ.get("TOLLGATE_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+DATA = Path(os.environ.get("TOLLGATE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 CORPUS = DATA / "wire_dev.jsonl.gz"
 
 Row = dict[str, Any]
