@@ -14,6 +14,8 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 _NAME = re.compile(r"(?:^|/)(?:(?P<o>o)\d|gpt-(?P<major>\d+)(?:\.(?P<minor>\d+))?)")
 
+_RESPONSES_ONLY = re.compile(r"(?:^|/)(?:(?:o\d|gpt-[5-9](?:\.\d+)?)-pro|gpt-5(?:\.\d+)?-codex|.*deep-research|codex-)")
+
 _O_SERIES = (1, 0)
 _GPT_5 = (5, 0)
 
@@ -31,6 +33,17 @@ def needs_completion_cap(model: str) -> bool:
     """Whether `max_tokens` is refused."""
     known = generation(model)
     return known is not None and (known == _O_SERIES or known >= _GPT_5)
+
+
+def reasons(model: str) -> bool:
+    """Whether it is an OpenAI model that thinks, and gives its thoughts sealed."""
+    known = generation(model)
+    return known is not None and (known == _O_SERIES or known >= _GPT_5) and "-chat" not in model
+
+
+def needs_responses(model: str) -> bool:
+    """Whether Chat Completions does not serve it."""
+    return _RESPONSES_ONLY.search(model) is not None
 
 
 def effort_word(model: str, effort: str) -> str:

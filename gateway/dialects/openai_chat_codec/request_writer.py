@@ -272,14 +272,14 @@ def _shape(shape: Shape) -> dict[str, Any]:
     block: dict[str, Any] = {"name": shape.name or "answer", "schema": shape.schema}
     if shape.description:
         block["description"] = shape.description
-    block["strict"] = _strict(shape.schema) if shape.strict is None else shape.strict
+    block["strict"] = is_strict(shape.schema) if shape.strict is None else shape.strict
     return {"type": "json_schema", "json_schema": block}
 
 
-def _strict(schema: object) -> bool:
+def is_strict(schema: object) -> bool:
     """Whether OpenAI can guarantee it: every object names all it may hold, and requires all of it."""
     if isinstance(schema, list):
-        return all(_strict(item) for item in schema)
+        return all(is_strict(item) for item in schema)
     if not isinstance(schema, Mapping):
         return True
     properties, required = schema.get("properties"), schema.get("required")
@@ -288,4 +288,4 @@ def _strict(schema: object) -> bool:
         needed = {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
         if schema.get("additionalProperties") is not False or names != needed:
             return False
-    return all(_strict(value) for value in schema.values())
+    return all(is_strict(value) for value in schema.values())
