@@ -1,54 +1,173 @@
-"""Which limits one request counts against, and with how much.  Pure."""
+"""Which limits one request counts against, and with how much.  Pure.
+
+A limit of a tenant or key is kept for accounts of that tenant; a limit of everyone for accounts that span tenants, or
+as a template for each tenant, key, user ...  A limit `of` one account takes the place of the templates beside it that
+have its kind of account, unit and window.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from gateway.ledger.base import Line
-from gateway.plan import Plan
-from gateway.types import Account, Key, Limit, Request, Tenant, Unit
+from gateway.plan import Plan, Step
+from gateway.types import ORGANISATION, STEP_KINDS, Account, Action, Deployment, Limit, Request, Tenant, Unit
+
+SPANNING = frozenset({"global", "organisation", "provider", "deployment", "model"})
+"""Accounts that a limit of everyone keeps for all tenants together; tags too."""
+
+Amounts = Mapping[Unit, int]
 
 
 def lines(request: Request, tenant: Tenant, everyone: Iterable[Limit], plan: Plan) -> tuple[Line, ...]:
-    """A line per limit of the tenant, of the key and of `everyone` that applies to this request."""
-    amounts = {
+    """A line per account that each limit of the tenant, the key and `everyone` has for this request."""
+    amounts = _amounts(plan)
+    found = _level(tenant.limits, tenant.id, request, tenant, plan, amounts)
+    if request.key.limits:
+        found += _level(request.key.limits, tenant.id, request, tenant, plan, amounts)
+    if everyone:
+        found += _level(everyone, "", request, tenant, plan, amounts)
+    return tuple(found)
+
+
+def capped(request: Request, tenant: Tenant, everyone: Iterable[Limit], deployment: Deployment) -> bool:
+    """Whether a hard limit of money holds for this request on this deployment."""
+    for owner, limits in ((tenant.id, tenant.limits), (tenant.id, request.key.limits), ("", everyone)):
+        for limit in limits:
+            if limit.unit is Unit.COST and limit.action is Action.DENY and _holds(limit, request.received):
+                if limit.account in STEP_KINDS:
+                    id_: str | None = _served_by(limit.account, deployment)
+                else:
+                    account = account_of(limit.account, owner, request, tenant)
+                    id_ = None if account is None else account.id
+                if id_ is not None and limit.of in ("", id_):
+                    return True
+    return False
+
+
+def refuses_without_ledger(found: Iterable[Line], tenant: Tenant) -> bool:
+    """Whether the request must wait for the ledger to come back."""
+    if tenant.on_ledger_outage == "refuse_if_capped":
+        return any(line.limit.unit is Unit.COST and line.limit.action is Action.DENY for line in found)
+    return tenant.on_ledger_outage != "pass"
+
+
+def without(plan: Plan, account: str) -> Plan:
+    """The steps that do not need `account`, "deployment gpt-mini" say, which has no room."""
+
+    def elsewhere(step: Step) -> bool:
+        return account not in {f"{kind} {_served_by(kind, step.deployment)}" for kind in STEP_KINDS}
+
+    return plan.only(elsewhere, f"the limit of {account} has no room for it")
+
+
+def account_of(kind: str, owner: str, request: Request, tenant: Tenant) -> Account | None:
+    """The account of one kind that this request belongs to; None when it names none (no user, no such tag).
+
+    `owner`: the tenant whose limit it is, or "" for everyone's.
+    """
+    if kind == "global":
+        return Account("global", "all")
+    if kind == ORGANISATION:
+        organisation = tenant.tags.get(ORGANISATION)
+        return Account(kind, organisation) if organisation else None
+    if kind.startswith("tag:"):
+        value = request.tags.get(kind[4:])
+        return Account(kind, value, owner) if value else None
+    id_ = {
+        "tenant": tenant.id,
+        "key": request.key.id,
+        "user": request.user,
+        "task": request.task,
+        "model": request.model,
+    }.get(kind, request.tags.get(kind, ""))
+    return Account(kind, id_, owner if kind in SPANNING else tenant.id) if id_ else None
+
+
+def shared_lines(
+    tenants: Iterable[Tenant], everyone: Iterable[Limit], deployments: Iterable[Deployment] = ()
+) -> list[Line]:
+    """The limits of the few accounts that may be labels of gauges: tenants, deployments, providers, and all of us."""
+    places, payers = list(deployments), list(tenants)
+    levels = [(tenant.id, tenant.limits, [tenant]) for tenant in payers]
+    return [
+        Line(account, limit, 0)
+        for owner, limits, whose in [*levels, ("", everyone, payers)]
+        for limit in limits
+        for account in _shown(limit.account, owner, whose, places)
+        if limit.of in ("", account.id)
+    ]
+
+
+def _shown(kind: str, owner: str, tenants: list[Tenant], places: list[Deployment]) -> list[Account]:
+    if kind == "global":
+        return [Account("global", "all")]
+    if kind == "tenant":
+        return [Account(kind, tenant.id, tenant.id) for tenant in tenants]
+    if kind == ORGANISATION:
+        names = {tenant.tags[kind] for tenant in tenants if tenant.tags.get(kind)}
+        return [Account(kind, name) for name in sorted(names)]
+    if kind in STEP_KINDS:
+        return [Account(kind, id_, owner) for id_ in sorted({_served_by(kind, place) for place in places})]
+    return []
+
+
+def _level(
+    limits: Iterable[Limit], owner: str, request: Request, tenant: Tenant, plan: Plan, amounts: Amounts
+) -> list[Line]:
+    found: list[Line] = []
+    special = False
+    for limit in limits:
+        if limit.until is not None and request.received >= limit.until:
+            continue
+        kind = limit.account
+        if kind in STEP_KINDS:
+            found += _by_step(limit, owner, plan)
+            special = special or bool(limit.of)
+            continue
+        account = account_of(kind, owner, request, tenant)
+        if account is None:
+            continue
+        if limit.of:
+            if limit.of != account.id:
+                continue
+            special = True
+        found.append(Line(account, limit, amounts[limit.unit]))
+    return _without_overridden(found) if special else found
+
+
+def _by_step(limit: Limit, owner: str, plan: Plan) -> Iterator[Line]:
+    """What each deployment or provider of the plan could be asked to serve, in its own account."""
+    ids = dict.fromkeys(_served_by(limit.account, step.deployment) for step in plan.steps)
+    for id_ in ids:
+        if limit.of in ("", id_):
+            steps = tuple(step for step in plan.steps if _served_by(limit.account, step.deployment) == id_)
+            part = plan if len(ids) == 1 else replace(plan, steps=steps)
+            yield Line(Account(limit.account, id_, owner), limit, _amounts(part)[limit.unit])
+
+
+def _without_overridden(found: list[Line]) -> list[Line]:
+    own = {_kept_for(line) for line in found if line.limit.of}
+    return [line for line in found if line.limit.of or _kept_for(line) not in own]
+
+
+def _kept_for(line: Line) -> tuple[Account, Unit, str]:
+    return line.account, line.limit.unit, str(line.limit.window)
+
+
+def _amounts(plan: Plan) -> Amounts:
+    return {
         Unit.COST: plan.worst_cost or 0,
         Unit.REQUESTS: 1,
         Unit.TOKENS: plan.worst_tokens,
         Unit.CONCURRENT: 1,
     }
-    found: list[Line] = []
-    for limit in (*tenant.limits, *request.key.limits, *everyone):
-        account = account_of(limit.account, request, tenant, request.key)
-        if account is not None:
-            found.append(Line(account, limit, amounts[limit.unit]))
-    return tuple(found)
 
 
-def account_of(kind: str, request: Request, tenant: Tenant, key: Key) -> Account | None:
-    """The account of one kind that this request belongs to; None when it names none (no user, no such tag)."""
-    if kind == "global":
-        return Account("global", "all")
-    if kind.startswith("tag:"):
-        name = kind.removeprefix("tag:")
-        value = request.tags.get(name)
-        return Account(kind, value, tenant.id) if value else None
-    id_ = {
-        "tenant": tenant.id,
-        "key": key.id,
-        "user": request.user,
-        "task": request.task,
-        "model": request.model,
-    }.get(kind, request.tags.get(kind, ""))
-    return Account(kind, id_, tenant.id) if id_ else None
+def _served_by(kind: str, deployment: Deployment) -> str:
+    return deployment.id if kind == "deployment" else deployment.provider.id
 
 
-def shared_lines(tenants: Iterable[Tenant], everyone: Iterable[Limit]) -> list[Line]:
-    """The limits of the few accounts that may be labels of gauges: tenants themselves, and all of us."""
-    found = [
-        Line(Account("tenant", tenant.id, tenant.id), limit, 0)
-        for tenant in tenants
-        for limit in tenant.limits
-        if limit.account == "tenant"
-    ]
-    return found + [Line(Account("global", "all"), limit, 0) for limit in everyone if limit.account == "global"]
+def _holds(limit: Limit, now: float) -> bool:
+    return limit.until is None or now < limit.until

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 from gateway import money
 from gateway.dialects.base import Decoder
 from gateway.errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
-from gateway.ledger.base import Balance, Line, Reservation, Spent
+from gateway.ledger.base import NOTHING, Balance, Line, Reservation, Spent, share_of
 from gateway.plan import Plan, Step
 from gateway.tokens import Content, Counter
 from gateway.types import (
     OUTPUT_BUCKETS,
+    STEP_KINDS,
     Action,
     Bucket,
     Cost,
+    Deployment,
     NanoUSD,
     Outcome,
     Record,
@@ -54,7 +56,9 @@ class Exchange:
     error: GatewayError | None = None
     status: int = 0
     wasted: NanoUSD = 0  # attempts that gave nothing and may be billed all the same
+    spilt: list[tuple[Step, NanoUSD]] = field(default_factory=list)  # what of it each failed attempt wasted
     _reached_before: bool = False
+    _costs: dict[str, tuple[Usage, Cost]] = field(default_factory=dict)  # by deployment
 
     def __post_init__(self) -> None:
         self.step = self.plan.steps[0]
@@ -77,19 +81,58 @@ class Exchange:
         self.error = error
         if isinstance(error, UpstreamUnreachable):
             self.reached = self._reached_before
+            return
+        wasted = 0
         if isinstance(error, UpstreamTimeout) and self.decoder is None:
             usage = Usage({Bucket.INPUT: self.step.estimate.expected}, exact=False)
-            self.wasted += self.bill(usage).total or 0
+            wasted = self.bill(usage).total or 0
+        self.wasted += wasted
+        self.spilt.append((self.step, wasted))
+
+    def replan(self, plan: Plan) -> None:
+        """Another plan, before anything was tried."""
+        self.plan, self.step = plan, plan.steps[0]
 
     def covers(self, step: Step) -> bool:
-        """Whether what is set aside still bounds one more attempt on `step`, after what was wasted."""
-        if not self.wasted or not self.tenant.capped or self.plan.worst_cost is None:
+        """Whether what is set aside in every account still bounds one more attempt on `step`, after what was wasted."""
+        if not self.wasted:
             return True
-        return self.wasted + (step.worst_cost or 0) <= self.plan.worst_cost
+        cost = step.worst_cost or 0
+        used = self._used(step.deployment, Spent(cost, 0))
+        spent = Spent(self.wasted + cost, shares=used)
+        return all(
+            spent.of(Unit.COST, share_of(line.account)) <= line.amount
+            for line in self.reservation.lines
+            if line.limit.unit is Unit.COST and line.limit.action is Action.DENY
+        )
+
+    def _used(self, last: Deployment, own: Spent) -> dict[str, Spent]:
+        """By deployment and by provider: what failed attempts wasted there, and what the last one used."""
+        found: dict[str, Spent] = {}
+        for deployment, part in [*((step.deployment, Spent(wasted)) for step, wasted in self.spilt), (last, own)]:
+            for name in (f"deployment {deployment.id}", f"provider {deployment.provider.id}"):
+                known = found.get(name, NOTHING)
+                found[name] = Spent(known.cost + part.cost, known.requests + part.requests, known.tokens + part.tokens)
+        return found
+
+    def _shares(self, cost: NanoUSD, tokens: int) -> dict[str, Spent] | None:
+        """What each deployment and provider served; None where no account asks."""
+        if not any(line.account.kind in STEP_KINDS for line in self.reservation.lines):
+            return None
+        counted = bool(self.spilt) and self.spilt[-1][0] is self.step  # the last attempt failed: its request is there
+        return self._used(self.step.deployment, Spent(cost, 0 if counted else 1, tokens))
 
     def bill(self, usage: Usage) -> Cost:
         """Prices usage on the deployment in use, at the hour of the request."""
-        return money.cost(usage, self.step.deployment.price, self.request.received)
+        return self._priced(usage, self.step.deployment)
+
+    def _priced(self, usage: Usage, deployment: Deployment) -> Cost:
+        """Headers, metrics and the record ask for the same costs."""
+        known = self._costs.get(deployment.id)
+        if known is None or known[0] is not usage:
+            cost = money.cost(usage, deployment.price, self.request.received)
+            known = self._costs[deployment.id] = usage, cost
+        return known[1]
 
     def usage(self, counter: Counter, now: float) -> Usage | None:
         """What the provider reported; else our own count of what was generated; None where nothing was."""
@@ -144,7 +187,7 @@ class Exchange:
         baseline = self.plan.baseline
         if baseline is None:
             return None
-        return money.cost(usage, baseline.deployment.price, self.request.received).total
+        return self._priced(usage, baseline.deployment).total
 
     def close(self, usage: Usage | None, now: float) -> tuple[Spent, Record]:
         """What is owed, and what happened.  An unknown cost is settled as all that was set aside: never as zero."""
@@ -152,6 +195,8 @@ class Exchange:
         cost = self.bill(used) if usage else Cost(0)
         set_aside = self.plan.worst_cost or 0
         owed = set_aside if cost.total is None else cost.total + self.wasted
+        tokens = used.input_tokens + used.output_tokens
+        shares = self._shares((self.step.worst_cost or 0) if cost.total is None else cost.total, tokens)
         first = self.first_byte
         record = replace(
             self.reservation.draft,
@@ -177,7 +222,7 @@ class Exchange:
             first_token_ms=round((first - self.began) * 1000) if first is not None else 0,
             flags=used.flags,
         )
-        return Spent(owed, 1, used.input_tokens + used.output_tokens), record
+        return Spent(owed, 1, tokens, shares), record
 
     def _draft(self) -> Record:
         request, deployment = self.request, self.step.deployment

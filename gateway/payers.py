@@ -12,7 +12,7 @@ from gateway.document import Document, Path, nearest
 from gateway.money import nano
 from gateway.schema import EVERYONE_ACCOUNTS, TENANT_ACCOUNTS, KeyShape, LimitShape, RateLimitsShape, TenantShape
 from gateway.tenants import hash_key
-from gateway.types import Every, Key, Limit, Tenant, Unit, Window
+from gateway.types import ORGANISATION, STEP_KINDS, Action, Every, Key, Limit, Tenant, Unit, Window
 
 DEMO_PREFIX = "demo-"
 """Secrets that begin with this stand in a public file: they are refused where others can reach the gateway."""
@@ -60,12 +60,14 @@ class Payers:
                 id=shape.id,
                 models=tuple(shape.models),
                 limits=limits,
-                tags=shape.tags,
+                tags={**shape.tags, ORGANISATION: shape.organisation} if shape.organisation else shape.tags,
                 zone=zone,
                 on_ledger_outage=shape.on_ledger_outage,
                 drop_params=shape.drop_params,
                 suspended=shape.suspended,
                 request_cost_max=None if most is None else nano(most),
+                endpoints=tuple(shape.endpoints),
+                tiers=tuple(shape.tiers),
             )
         )
         names: set[str] = set()
@@ -102,6 +104,7 @@ class Payers:
                 expires=shape.expires,
                 models=tuple(shape.models),
                 limits=limits,
+                endpoints=tuple(shape.endpoints),
             )
         )
 
@@ -168,8 +171,11 @@ class Payers:
             self.document.problem(place, f"a limit of {unit} {wanted}")
             return None
         window = Window(shape.window or Every.TOTAL, shape.rolling or 0, zone)
-        id_ = shape.id or f"{account}-{unit}-{window}-{shape.action}"
-        return Limit(account, unit, amount, window, shape.action, id_)
+        if shape.action is Action.DEGRADE and account in STEP_KINDS:
+            words = f"a budget of a {account} can deny or alert, not degrade"
+            self.document.problem((*place, "action"), words)
+        id_ = shape.id or f"{account}-{unit}-{window}-{shape.action}" + (f"-{shape.of}" if shape.of else "")
+        return Limit(account, unit, amount, window, shape.action, id_, shape.of, shape.until)
 
 
 def rate_limits(shape: RateLimitsShape, account: str) -> list[Limit]:
@@ -198,5 +204,5 @@ def is_loopback(host: str) -> bool:
 
 
 def hard(limits: Iterable[Limit]) -> bool:
-    """Whether any of these refuses for money."""
-    return Tenant("", limits=tuple(limits)).capped
+    """Whether any of these refuses for money, whoever asks; those `of` one account are looked at request by request."""
+    return any(limit.unit is Unit.COST and limit.action is Action.DENY and not limit.of for limit in limits)

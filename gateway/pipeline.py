@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway import accounts
@@ -20,11 +20,13 @@ from gateway.errors import (
     GatewayError,
     InternalError,
     LedgerUnavailable,
+    LimitReached,
     NoDeployment,
     UpstreamFailure,
     UpstreamTimeout,
 )
 from gateway.exchange import Exchange
+from gateway.fills import Fills
 from gateway.health import Health
 from gateway.ledger.base import Ledger, Reservation
 from gateway.metrics import Metrics
@@ -66,6 +68,7 @@ class Parts:
     settlements: Settlements
     recorder: Recorder
     metrics: Metrics
+    fills: Fills = field(default_factory=Fills)
 
 
 class Pipeline:
@@ -92,7 +95,11 @@ class Pipeline:
         Raises a GatewayError if nothing was sent yet; afterwards the client is told inside the stream.
         """
         content = await self.parts.counter.content(request)
-        route, plan = self.planner.plan(request, tenant, content, request.received)
+        fill = self.parts.fills.fullest(request, tenant, self.limits)
+        share = 0.0 if fill is None else fill.share
+        route, plan = self.planner.plan(request, tenant, content, request.received, share)
+        if plan.degraded and fill is not None:
+            self.parts.metrics.degraded(tenant.id, str(fill.account), str(fill.limit.window))
         exchange = Exchange(request, tenant, route, plan, content, self.now())
         await self.reserve(exchange)
         keeper = Keeper(self.parts.ledger, exchange.reservation, self.hold_s)
@@ -103,18 +110,20 @@ class Pipeline:
             await self.settle(exchange)
 
     async def reserve(self, exchange: Exchange) -> None:
-        """Sets aside the most the plan can cost, in every account of the caller, or raises why not.
+        """Sets aside the most the plan can cost, in every account it touches, or raises why not.
 
-        A budget too full for the dearer failovers is asked again without them before anyone is refused.
+        An account too full for some steps is asked again without them before anyone is refused.
         """
-        try:
-            await self.hold(exchange)
-        except BudgetExceeded:
-            frugal = exchange.plan.frugal()
-            if len(frugal.steps) == len(exchange.plan.steps):
-                raise
-            exchange.plan = frugal
-            await self.hold(exchange)
+        while True:
+            try:
+                return await self.hold(exchange)
+            except LimitReached as refused:
+                rest = accounts.without(exchange.plan, refused.account)
+                if len(rest.steps) == len(exchange.plan.steps) and isinstance(refused, BudgetExceeded):
+                    rest = exchange.plan.frugal()
+                if not 0 < len(rest.steps) < len(exchange.plan.steps):
+                    raise
+                exchange.replan(rest)
 
     async def hold(self, exchange: Exchange) -> None:
         """One reservation.  Without a ledger those pass who have nothing to cap, or may by their settings."""
@@ -123,8 +132,9 @@ class Pipeline:
         try:
             exchange.balances = await self.parts.ledger.reserve(reservation)
             exchange.held = True
+            self.parts.fills.see(exchange.balances)
         except LedgerUnavailable:
-            if not _passes_without_ledger(exchange.tenant):
+            if accounts.refuses_without_ledger(lines, exchange.tenant):
                 raise
 
     async def serve(self, exchange: Exchange, send: Send) -> None:
@@ -262,9 +272,3 @@ class Keeper:
             await self._ledger.extend(self._reservation, self._hold_s)
         except LedgerUnavailable:
             return  # a third of the hold has passed: there are two more tries
-
-
-def _passes_without_ledger(tenant: Tenant) -> bool:
-    if tenant.on_ledger_outage == "refuse_if_capped":
-        return not tenant.capped
-    return tenant.on_ledger_outage == "pass"

@@ -144,6 +144,7 @@ class Places:
             tokens_per_second=shape.tokens_per_second,
             tokenizer=shape.tokenizer or "",
             cache_writes=bool(facts and facts.cache_writes) if shape.cache_writes is None else shape.cache_writes,
+            tier=shape.tier,
         )
 
     def _listing(self, shape: DeploymentShape, provider: Provider) -> rates.Listing:

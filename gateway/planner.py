@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gateway.accounts import capped
 from gateway.catalog import Catalog
 from gateway.errors import (
     ContextOverflow,
@@ -16,10 +18,10 @@ from gateway.errors import (
 )
 from gateway.health import Health
 from gateway.money import dollars
-from gateway.plan import Context, Dropped, Plan, Step, cost_key
-from gateway.tenants import permits
+from gateway.plan import Context, Dropped, Plan, Policy, Step, cost_key
+from gateway.tenants import permits, permits_endpoint
 from gateway.tokens import Content, Counter
-from gateway.types import Deployment, NanoUSD, Request, Route, Tenant
+from gateway.types import Deployment, Limit, NanoUSD, Request, Route, Tenant
 
 OUTPUT_CAP_UNKNOWN = 4096
 """Sent upstream where neither the client nor the catalog says how long an answer may be: a hold needs a bound."""
@@ -38,15 +40,32 @@ class Refused:
 
 
 class Planner:
-    """Plans requests under one version of the settings."""
+    """Plans requests under one version of the settings.
 
-    def __init__(self, catalog: Catalog, counter: Counter, health: Health) -> None:
+    `limits`: of everyone.  `degrade` shapes a plan when a budget fills, unless a route has a policy of the same kind.
+    `clock`: the seconds that health is kept in.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        counter: Counter,
+        health: Health,
+        limits: Iterable[Limit] = (),
+        degrade: Policy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.catalog = catalog
         self.counter = counter
         self.health = health
+        self.limits = tuple(limits)
+        self.degrade = degrade
+        self.clock = clock
 
-    def plan(self, request: Request, tenant: Tenant, content: Content, now: float) -> tuple[Route | None, Plan]:
-        """The steps that fit, cheapest first, shaped by the route's policies.
+    def plan(
+        self, request: Request, tenant: Tenant, content: Content, now: float, fill: float = 0.0
+    ) -> tuple[Route | None, Plan]:
+        """The steps that fit, cheapest first, shaped by the route's policies; `fill`: of the fullest degrade budget.
 
         Raises UnknownModel, Forbidden, and when nothing fits ContextOverflow, UnsupportedField, PriceUnknown or
         CostAboveMaximum, naming each candidate's reason.
@@ -54,10 +73,10 @@ class Planner:
         route, candidates = self.permitted(request, tenant)
         steps = [self._step(request, content, deployment, now) for deployment in candidates]
         refused: dict[str, Refused] = {}
-        steps = _kept(steps, refused, lambda step: _unfit(step, content))
-        plan = self._shaped(Plan(tuple(steps)), route, request, tenant, now)
+        steps = _kept(steps, refused, lambda step: _unfit(step, content) or _ungranted(step, tenant))
+        plan = self._shaped(Plan(tuple(steps)), route, request, Context(tenant, now, self.health.stats(), fill))
         cost_max = _least(request.cost_max, tenant.request_cost_max)
-        steps = _kept(plan.steps, refused, lambda step: _unaffordable(step, tenant, cost_max))
+        steps = _kept(plan.steps, refused, lambda step: self._unaffordable(step, request, tenant, cost_max))
         if not steps:
             raise _nothing_fits(request, refused, plan)
         dropped = tuple(Dropped(deployment, why.reason) for deployment, why in refused.items())
@@ -69,15 +88,21 @@ class Planner:
         route, candidates = self.catalog.resolve(request.model)
         if not permits(tenant, request.key, request.model):
             raise Forbidden(f"Key {request.key.name!r} may not use model {request.model!r}.", param="model")
+        if not permits_endpoint(tenant, request.key, request.format):
+            raise Forbidden(f"Key {request.key.name!r} may not use the endpoint {request.format.value!r}.")
         return route, candidates
 
-    def _shaped(self, plan: Plan, route: Route | None, request: Request, tenant: Tenant, now: float) -> Plan:
-        if route is None or not plan.steps:
+    def _shaped(self, plan: Plan, route: Route | None, request: Request, context: Context) -> Plan:
+        if not plan.steps:
             return plan
-        plan = plan.sorted(key=lambda step: cost_key(step.expected_cost))
-        context = Context(tenant, now, self.health.stats())
-        for policy in route.policies:
+        policies: Sequence[Policy] = ()
+        if route is not None:
+            plan = plan.sorted(key=lambda step: cost_key(step.expected_cost))
+            policies = route.policies
+        for policy in policies:
             plan = policy.apply(plan, request, context)
+        if context.fill and self.degrade is not None and not any(type(each) is type(self.degrade) for each in policies):
+            plan = self.degrade.apply(plan, request, context)
         return plan
 
     def _step(self, request: Request, content: Content, deployment: Deployment, now: float) -> Step:
@@ -95,8 +120,24 @@ class Planner:
             cache_writes=CACHE_CONTROL in request.raw,
             service_tier=_text(request.body.get("service_tier")),
             audio=bool(content.audio) or "audio" in (request.body.get("modalities") or ()),
-            healthy=condition.healthy(now),
+            healthy=not condition.open or condition.healthy(self.clock()),
         )
+
+    def _unaffordable(self, step: Step, request: Request, tenant: Tenant, cost_max: NanoUSD | None) -> Refused | None:
+        """Why the step, as the policies left it, cannot be paid for or answered in full."""
+        output_max = step.deployment.output_max
+        if output_max is not None and step.output_cap > output_max:
+            words = f"answers at most {output_max} tokens, {step.output_cap} asked"
+            return Refused(words, UnsupportedField, "max_tokens")
+        worst = step.worst_cost
+        if worst is None and (cost_max is not None or capped(request, tenant, self.limits, step.deployment)):
+            return Refused("has no known price, so a hard cap cannot cover it", PriceUnknown, "model")
+        if cost_max is not None and worst is not None and worst > cost_max:
+            return Refused(
+                f"could cost ${dollars(worst)}, above the maximum of ${dollars(cost_max)} for one request",
+                CostAboveMaximum,
+            )
+        return None
 
     def _baseline(
         self, route: Route | None, steps: Sequence[Step], request: Request, content: Content, now: float
@@ -149,18 +190,11 @@ def _unfit(step: Step, content: Content) -> Refused | None:
     return None
 
 
-def _unaffordable(step: Step, tenant: Tenant, cost_max: NanoUSD | None) -> Refused | None:
-    """Why the step, as the policies left it, cannot be paid for or answered in full."""
-    output_max = step.deployment.output_max
-    if output_max is not None and step.output_cap > output_max:
-        return Refused(f"answers at most {output_max} tokens, {step.output_cap} asked", UnsupportedField, "max_tokens")
-    if step.worst_cost is None and (tenant.capped or cost_max is not None):
-        return Refused("has no known price, so a hard cap cannot cover it", PriceUnknown, "model")
-    if cost_max is not None and step.worst_cost is not None and step.worst_cost > cost_max:
-        return Refused(
-            f"could cost ${dollars(step.worst_cost)}, above the maximum of ${dollars(cost_max)} for one request",
-            CostAboveMaximum,
-        )
+def _ungranted(step: Step, tenant: Tenant) -> Refused | None:
+    """A tier is off until it is granted."""
+    tier = step.deployment.tier
+    if tier and tier not in tenant.tiers:
+        return Refused(f"is of the tier {tier!r}, which tenant {tenant.id!r} was not granted", Forbidden, "model")
     return None
 
 

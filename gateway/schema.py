@@ -25,8 +25,10 @@ from gateway.quantities import (
 )
 from gateway.types import Action, Capability, Every
 
-TENANT_ACCOUNTS = ("tenant", "key", "user", "task", "model", "team", "tag:NAME")
-EVERYONE_ACCOUNTS = ("global",)
+TENANT_ACCOUNTS = ("tenant", "key", "user", "task", "model", "team", "deployment", "provider", "tag:NAME")
+"""What a tenant's or key's limit may be kept for, within the tenant."""
+EVERYONE_ACCOUNTS = ("global", "organisation", *TENANT_ACCOUNTS)
+"""What a limit of everyone may be kept for: deployment, provider, model and tags across tenants, the rest for each."""
 
 
 class Shape(BaseModel):
@@ -186,6 +188,7 @@ class DeploymentShape(Shape):
     tokens_per_second: Positive | None = None
     tokenizer: str | None = None
     cache_writes: bool | None = None
+    tier: str = ""  # frontier, say: for tenants that were granted it
 
 
 class RouteShape(Shape):
@@ -210,6 +213,8 @@ class LimitShape(Shape):
     rolling: Seconds | None = None
     action: Action = Action.DENY
     id: Name | None = None
+    of: str = ""  # only this account, in place of the limits for all of its kind
+    until: Moment | None = None  # when it ends
 
 
 class RateLimitsShape(Shape):
@@ -237,6 +242,7 @@ class KeyShape(Shape):
     key: str | None = Field(None, min_length=8)
     expires: Moment | None = None
     models: list[str] = ["*"]
+    endpoints: list[str] = ["*"]
     budgets: list[LimitShape] = []
     rate_limits: RateLimits = []
 
@@ -246,7 +252,10 @@ class TenantShape(Shape):
 
     id: Name
     keys: list[KeyShape] = []
+    organisation: str = ""
     models: list[str] = ["*"]
+    endpoints: list[str] = ["*"]  # chat, messages, embeddings ...
+    tiers: list[str] = []  # granted ones
     budgets: list[LimitShape] = []
     rate_limits: RateLimits = []
     tags: dict[str, str] = {}

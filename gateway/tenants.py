@@ -31,6 +31,11 @@ def permits(tenant: Tenant, key: Key, model: str) -> bool:
     return _matches(tenant.models, model) and _matches(key.models, model)
 
 
+def permits_endpoint(tenant: Tenant, key: Key, endpoint: str) -> bool:
+    """Whether both may use it: chat, messages, embeddings ..."""
+    return _matches(tenant.endpoints, endpoint) and _matches(key.endpoints, endpoint)
+
+
 @lru_cache(maxsize=8192)
 def _matches(patterns: tuple[str, ...], model: str) -> bool:
     return any(pattern == "*" or fnmatchcase(model, pattern) for pattern in patterns)

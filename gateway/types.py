@@ -209,6 +209,7 @@ class Deployment:
     tokens_per_second: float | None = None
     tokenizer: str = ""  # the counting family, if the operator names one; else gateway.tokens knows it by the model
     cache_writes: bool = False  # whether the provider charges writes that the request did not ask for
+    tier: str = ""  # frontier, say: only for tenants that were granted it; "": for all
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,16 +276,22 @@ class Account:
         return f"{self.kind} {self.id}"
 
 
+STEP_KINDS = frozenset({"deployment", "provider"})  # accounts that only some steps of a plan may use
+ORGANISATION = "organisation"  # the tag that says where a tenant belongs; only its own tags are believed
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """At most `amount` of `unit` per window for one kind of account: a budget (COST) or a rate limit."""
 
-    account: str  # kind: tenant, key, user, task, model, deployment, provider, global, team, tag:NAME
+    account: str  # kind: tenant, key, user, task, model, deployment, provider, organisation, global, team, tag:NAME
     unit: Unit
     amount: int
     window: Window
     action: Action = Action.DENY
     id: str = ""  # stable name for the admin API
+    of: str = ""  # only this account of the kind, in place of the limits for all of them
+    until: float | None = None  # unix seconds after which it no longer holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +305,7 @@ class Key:
     expires: float | None = None  # unix seconds
     models: tuple[str, ...] = ("*",)
     limits: tuple[Limit, ...] = ()
+    endpoints: tuple[str, ...] = ("*",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,11 +321,8 @@ class Tenant:
     drop_params: bool = False  # drop what a dialect cannot say instead of refusing it
     suspended: bool = False
     request_cost_max: NanoUSD | None = None
-
-    @property
-    def capped(self) -> bool:
-        """Whether any of its money limits refuses."""
-        return any(limit.unit is Unit.COST and limit.action is Action.DENY for limit in self.limits)
+    endpoints: tuple[str, ...] = ("*",)  # chat, messages, embeddings ...; shell patterns
+    tiers: tuple[str, ...] = ()  # tiers of deployments it was granted
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from gateway.schema import TENANT_ACCOUNTS, LimitShape, Shape
 from gateway.site import Sites
 from gateway.sql.nouns import StoredKey, StoredTenant, zone_name, zone_of
 from gateway.sql.tenants import Store
-from gateway.types import Every, Key, Limit, NanoUSD, Tenant, Unit, Window
+from gateway.types import ORGANISATION, Every, Key, Limit, NanoUSD, Tenant, Unit, Window
 
 OVERLAP_S = 86400.0
 """How long a rotated key's old secret holds unless asked otherwise."""
@@ -67,6 +67,9 @@ class TenantBody(Shape):
     """All of a tenant but its keys and budgets."""
 
     models: list[str] = Field(["*"], max_length=1000)
+    endpoints: list[str] = Field(["*"], max_length=100)
+    tiers: list[str] = Field([], max_length=100)
+    organisation: str = Field("", max_length=128)
     tags: dict[str, str] = Field({}, max_length=50)
     timezone: str = "UTC"
     on_ledger_outage: Literal["refuse_if_capped", "refuse", "pass"] = "refuse_if_capped"
@@ -80,7 +83,9 @@ class TenantBody(Shape):
         return Tenant(
             id=id_,
             models=tuple(self.models),
-            tags=self.tags,
+            endpoints=tuple(self.endpoints),
+            tiers=tuple(self.tiers),
+            tags={**self.tags, ORGANISATION: self.organisation} if self.organisation else self.tags,
             zone=zone(self.timezone),
             on_ledger_outage=self.on_ledger_outage,
             drop_params=self.drop_params,
@@ -100,6 +105,7 @@ class KeyBody(Shape):
 
     name: Name
     models: list[str] = Field(["*"], max_length=1000)
+    endpoints: list[str] = Field(["*"], max_length=100)
     expires: Moment | None = None
 
 
@@ -127,7 +133,7 @@ class BudgetBody(LimitShape):
             wanted = "takes no window" if unit is Unit.CONCURRENT else "needs one of `window` and `rolling`"
             raise InvalidRequest(f"A limit of {unit} {wanted}.", param="window")
         window = Window(self.window or Every.TOTAL, self.rolling or 0, within)
-        return Limit(account, unit, amount, window, self.action, id_)
+        return Limit(account, unit, amount, window, self.action, id_, self.of, self.until)
 
     def _amount(self) -> tuple[Unit, int]:
         amounts = {
@@ -170,6 +176,8 @@ def tenant_shown(tenant: Tenant, source: str, stored: StoredTenant | None = None
         "source": source,
         "suspended": tenant.suspended,
         "models": list(tenant.models),
+        "endpoints": list(tenant.endpoints),
+        "tiers": list(tenant.tiers),
         "tags": dict(tenant.tags),
         "timezone": zone_name(tenant.zone),
         "on_ledger_outage": tenant.on_ledger_outage,
@@ -190,6 +198,7 @@ def key_shown(key: Key, source: str, stored: StoredKey | None = None) -> dict[st
         "name": key.name,
         "source": source,
         "models": list(key.models),
+        "endpoints": list(key.endpoints),
         "expires": key.expires,
         "revoked": stored.revoked if stored else None,
         "created": stored.created if stored else None,
@@ -207,6 +216,8 @@ def limit_shown(limit: Limit) -> dict[str, Any]:
         "window": str(limit.window),
         "timezone": zone_name(limit.window.zone),
         "action": str(limit.action),
+        "of": limit.of or None,
+        "until": limit.until,
     }
 
 

@@ -154,7 +154,9 @@ async def delete_key(id_: str, at: At, who: Actor) -> None:
 def _key(tenant: str, name: str, secret: str, body: KeyBody | None) -> Key:
     models = tuple(body.models) if body else ("*",)
     expires = body.expires if body else None
-    return Key(f"key_{secrets.token_hex(8)}", tenant, name, hash_key(secret), expires, models)
+    endpoints = tuple(body.endpoints) if body else ("*",)
+    id_ = f"key_{secrets.token_hex(8)}"
+    return Key(id_, tenant, name, hash_key(secret), expires, models, endpoints=endpoints)
 
 
 async def _stored(id_: str, at: Desk) -> StoredKey:

@@ -47,7 +47,9 @@ class Health:
         balances: list[Balance] = []
         try:
             async with asyncio.timeout(LEDGER_WAIT_S):
-                balances = await self.parts.ledger.balances(shared_lines(site.directory.tenants, site.pipeline.limits))
+                places = site.catalog.deployments.values()
+                shown = shared_lines(site.directory.tenants, site.pipeline.limits, places)
+                balances = await self.parts.ledger.balances(shown)
         except (LedgerUnavailable, TimeoutError):
             balances = []  # the other figures are still true
         conditions = {name: self.parts.health.of(name) for name in site.catalog.deployments}

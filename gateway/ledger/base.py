@@ -12,6 +12,7 @@ Money (and requests, tokens, places in flight) is set aside before it is spent, 
 * A window's spend is charged to the window in which the reservation was made.
 * Records given to `settle`, and those of presumed spend, wait in the outbox until `ack`.
 
+* A deployment's or a provider's account is charged with what was used there and with nothing else (`Spent.shares`).
 * An id is reserved once: ids are the gateway's own, never a client's, or one hold could pay for two requests.
 
 Raises: BudgetExceeded, RateLimited (a line is full), Conflict (an id reserved before), LedgerUnavailable (cannot be
@@ -20,14 +21,14 @@ reached, or too slow).  After LedgerUnavailable a reserve holds nothing; a settl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from gateway.errors import BudgetExceeded, LimitReached, RateLimited
 from gateway.money import dollars
-from gateway.types import Account, Limit, NanoUSD, Record, Unit
+from gateway.types import STEP_KINDS, Account, Limit, NanoUSD, Record, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,32 @@ class Reservation:
     ttl_s: float = 120.0
 
 
+def share_of(account: Account) -> str:
+    """Which share of a request the account pays for: "" is all of it, else the name of who served that share."""
+    return f"{account.kind} {account.id}" if account.kind in STEP_KINDS else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a request really used, in each unit."""
+    """What a request really used, in each unit.
+
+    `shares`: what of it each deployment and provider served, by `share_of` its account; who is not named served
+    nothing.  None: whoever has an account in the reservation served all of it.
+    """
 
     cost: NanoUSD = 0
     requests: int = 1
     tokens: int = 0
+    shares: Mapping[str, Spent] | None = None
 
-    def of(self, unit: Unit) -> int:
-        """The amount in `unit`; places in flight are always given back."""
+    def of(self, unit: Unit, share: str = "") -> int:
+        """The amount in `unit` of that share; places in flight are always given back."""
+        if share and self.shares is not None:
+            return self.shares.get(share, NOTHING).of(unit)
         return {Unit.COST: self.cost, Unit.REQUESTS: self.requests, Unit.TOKENS: self.tokens}.get(unit, 0)
+
+
+NOTHING = Spent(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)

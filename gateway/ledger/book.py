@@ -124,17 +124,17 @@ def settle(
         found = Settlement.UNKNOWN
         at_ms = int(reservation.draft.at * 1000)
         for take in place(reservation.lines, at_ms, spans).takes(at_ms):
-            _add(store, take, spent.of(Unit(take.unit)), 0)
+            _add(store, take, spent.of(Unit(take.unit), take.share), 0)
     elif hold.state is State.SETTLED:
         return Settlement.AGAIN
     elif hold.state is State.OPEN:
         found = Settlement.SETTLED
         for take in hold.takes:
-            _add(store, take, spent.of(Unit(take.unit)), -take.amount)
+            _add(store, take, spent.of(Unit(take.unit), take.share), -take.amount)
     else:
         found = Settlement.LATE
         for take in hold.takes:
-            _add(store, take, spent.of(Unit(take.unit)) - take.presumed, 0)
+            _add(store, take, spent.of(Unit(take.unit), take.share) - take.presumed, 0)
     store.put(Hold(reservation.id, State.SETTLED, now_ms + SETTLED_KEPT_MS))
     store.append(encode(record))
     return found

@@ -1,5 +1,6 @@
 -- Tollgate ledger, version 1: what every verb below shares; it stands before each of them.
--- A place is {key, unit, amount, step, length, keep}; a take is {key, unit, amount, slot, keep}; times are unix ms.
+-- A place is {key, unit, amount, step, length, keep, share}; a take is {key, unit, amount, slot, keep, share}; times are
+-- unix ms; a share is '' for all of a request, else the name of who served that share.
 -- Calendar counters have the fields s (spent) and r (reserved); rolling ones have a pair for each slot: s123, r123.
 -- All integers stay below 2^53, where Lua is exact.
 
@@ -36,9 +37,9 @@ end
 -- A place as a hold of this moment remembers it.
 local function take(place, now)
   local step = place[4]
-  if step == 0 then return {place[1], place[2], place[3], 0, place[6]} end
+  if step == 0 then return {place[1], place[2], place[3], 0, place[6], place[7]} end
   local slot = math.floor(now / step)
-  return {place[1], place[2], place[3], slot, (slot + 1) * step + place[5]}
+  return {place[1], place[2], place[3], slot, (slot + 1) * step + place[5], place[7]}
 end
 
 local function change(key, field, amount)
@@ -64,4 +65,17 @@ end
 local function presumed(taken)
   if taken[2] == 'concurrent' then return 0 end
   return taken[3]
+end
+
+-- What was used, by take.  `shares` is '' or packed {share = {cost, requests, tokens}}; who is not named used nothing.
+local function truth(cost, requests, tokens, shares)
+  local column = {cost = 1, requests = 2, tokens = 3}
+  local whole = {tonumber(cost), tonumber(requests), tonumber(tokens)}
+  local parts = shares ~= '' and cmsgpack.unpack(shares)
+  return function(taken)
+    local unit, share = column[taken[2]], taken[6]
+    if not unit then return 0 end
+    if not parts or not share or share == '' then return whole[unit] end
+    return parts[share] and parts[share][unit] or 0
+  end
 end

@@ -1,10 +1,10 @@
--- KEYS: hold, outbox.  ARGV: now or '', cost, requests, tokens, ms to remember the id, takes, record or ''.
+-- KEYS: hold, outbox.  ARGV: now or '', cost, requests, tokens, ms to remember the id, takes, record or '', shares or ''.
 -- Books the spend of an id this ledger knows nothing of.  Answers 'unknown', or 'again' when someone was quicker.
 local now = clock(ARGV[1])
 local state = redis.call('GETRANGE', KEYS[1], 0, 0)
 if state ~= '' and state ~= 'R' then return 'again' end
-local truth = {cost = tonumber(ARGV[2]), requests = tonumber(ARGV[3]), tokens = tonumber(ARGV[4]), concurrent = 0}
-for _, taken in ipairs(cmsgpack.unpack(ARGV[6])) do add(taken, truth[taken[2]], 0, now) end
+local used = truth(ARGV[2], ARGV[3], ARGV[4], ARGV[8])
+for _, taken in ipairs(cmsgpack.unpack(ARGV[6])) do add(taken, used(taken), 0, now) end
 redis.call('SET', KEYS[1], 'S', 'PX', ARGV[5])
 if ARGV[7] ~= '' then redis.call('XADD', KEYS[2], '*', 'record', ARGV[7]) end
 return 'unknown'

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from gateway.ledger.base import Balance, Line
+from gateway.ledger.base import Balance, Line, share_of
 from gateway.ledger.windows import FOREVER, Span, Spans
 from gateway.types import Account, Action, Unit
 
@@ -28,6 +28,7 @@ class Place(msgspec.Struct, array_like=True, frozen=True):
     step: int  # ms; 0 unless rolling
     length: int  # ms; 0 unless rolling
     keep: int  # unix ms until which the counter is kept; 0: for ever, or until a rolling slot has left
+    share: str = ""  # of the request: see base.share_of
 
 
 class Take(msgspec.Struct, array_like=True, frozen=True):
@@ -38,6 +39,7 @@ class Take(msgspec.Struct, array_like=True, frozen=True):
     amount: int
     slot: int
     keep: int
+    share: str = ""
 
     @property
     def presumed(self) -> int:
@@ -69,9 +71,9 @@ class Placed(msgspec.Struct, frozen=True):
 def take(place: Place, now_ms: int) -> Take:
     """The place as a hold of this moment remembers it."""
     if not place.step:
-        return Take(place.key, place.unit, place.amount, 0, place.keep)
+        return Take(place.key, place.unit, place.amount, 0, place.keep, place.share)
     slot = now_ms // place.step
-    return Take(place.key, place.unit, place.amount, slot, (slot + 1) * place.step + place.length)
+    return Take(place.key, place.unit, place.amount, slot, (slot + 1) * place.step + place.length, place.share)
 
 
 def place(lines: Sequence[Line], now_ms: int, spans: Spans, prefix: Callable[[Account], str] | None = None) -> Placed:
@@ -91,7 +93,8 @@ def place(lines: Sequence[Line], now_ms: int, spans: Spans, prefix: Callable[[Ac
         at = index.get(key)
         if at is None:
             at = index[key] = len(places)
-            places.append(Place(key, unit.value, amount, span.step, span.length, _keep(span, now_ms)))
+            share = share_of(line.account)
+            places.append(Place(key, unit.value, amount, span.step, span.length, _keep(span, now_ms), share))
         elif places[at].amount < amount:
             places[at] = msgspec.structs.replace(places[at], amount=amount)
         of_line.append(at)

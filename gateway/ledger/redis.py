@@ -170,12 +170,13 @@ class RedisLedger:
     ) -> Settlement:
         keys = self._hold_keys(shard, reservation.id)
         amounts = (spent.cost, spent.requests, spent.tokens, SETTLED_KEPT_MS)
-        reply = await self._run(SCRIPTS.settle, shard, keys, (reservation.id, *amounts, record))
+        shares = _shares(spent)
+        reply = await self._run(SCRIPTS.settle, shard, keys, (reservation.id, *amounts, record, shares))
         if reply == b"unknown":
             at_ms = _ms(reservation.draft.at)
             lines = [reservation.lines[number] for number in numbers]
             takes = place(lines, at_ms, self._spans, self._counters).takes(at_ms)
-            args = (*amounts, _pack(takes), record)
+            args = (*amounts, _pack(takes), record, shares)
             reply = await self._run(SCRIPTS.book_unknown, shard, (keys[0], keys[2]), args)
         return Settlement(reply.decode())
 
@@ -321,6 +322,12 @@ def _ms(seconds: float) -> int:
 def _age(entry_id: bytes) -> tuple[int, int]:
     at, _, number = entry_id.partition(b"-")
     return int(at), int(number)
+
+
+def _shares(spent: Spent) -> bytes:
+    if spent.shares is None:
+        return b""
+    return _pack({name: (each.cost, each.requests, each.tokens) for name, each in spent.shares.items()})
 
 
 def _check(line: Line, index: int) -> tuple[int, int, int]:

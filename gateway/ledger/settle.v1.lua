@@ -1,19 +1,19 @@
--- KEYS: hold, holds, outbox.  ARGV: now or '', id, cost, requests, tokens, ms to remember the id, record or ''.
+-- KEYS: hold, holds, outbox.  ARGV: now or '', id, cost, requests, tokens, ms to remember the id, record or '', shares or ''.
 -- Answers 'settled', 'late', 'again', or 'unknown' having changed nothing: the caller then books the lines (book_unknown).
 local now = clock(ARGV[1])
 local found = redis.call('GET', KEYS[1])
 local state = found and string.sub(found, 1, 1)
 if not found or state == 'R' then return 'unknown' end
 if state == 'S' then return 'again' end
-local truth = {cost = tonumber(ARGV[3]), requests = tonumber(ARGV[4]), tokens = tonumber(ARGV[5]), concurrent = 0}
+local used = truth(ARGV[3], ARGV[4], ARGV[5], ARGV[8])
 -- Freeing comes first: a Redis without memory then lets the rest of the script pass.
 redis.call('DEL', KEYS[1])
 redis.call('ZREM', KEYS[2], ARGV[2])
 for _, taken in ipairs(cmsgpack.unpack(string.sub(found, 2))[2]) do
   if state == 'O' then
-    add(taken, truth[taken[2]], -taken[3], now)
+    add(taken, used(taken), -taken[3], now)
   else
-    add(taken, truth[taken[2]] - presumed(taken), 0, now)
+    add(taken, used(taken) - presumed(taken), 0, now)
   end
 end
 redis.call('SET', KEYS[1], 'S', 'PX', ARGV[6])

@@ -155,13 +155,8 @@ class Store:
             old = change.need(keys, id_)
             if old["revoked"] is not None:
                 raise Conflict(f"Key {id_!r} is revoked; create a new one.")
-            successor = replace(
-                fresh,
-                tenant=old["tenant"],
-                name=old["name"],
-                models=tuple(old["models"]),
-                endpoints=tuple(old["endpoints"] or ALL),
-            )
+            same = {"tenant": old["tenant"], "name": old["name"], "models": tuple(old["models"])}
+            successor = replace(fresh, **same, endpoints=tuple(old["endpoints"] or ALL))
             row = change.add(keys, "key.create", key_row(successor))
             for limit in _all(change.connection, select(limits).where(limits.c.key == id_)):
                 copied = {**limit, "id": f"{limit['id']}.{fresh.id}"[:128], "key": fresh.id}

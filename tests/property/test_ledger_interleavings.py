@@ -29,7 +29,7 @@ from gateway.ledger.base import Ledger, Line, Reservation, Settlement, Spent
 from gateway.ledger.memory import MemoryLedger
 from gateway.ledger.open import open_redis
 from gateway.ledger.sqlite import SqliteLedger
-from gateway.types import Action, Every, Unit, Window
+from gateway.types import Account, Action, Every, Unit, Window
 
 T = TypeVar("T")
 
@@ -253,7 +253,10 @@ class Interleavings(RuleBasedStateMachine):
     def no_limit_is_passed_but_by_bills_above_their_hold(self) -> None:
         for each in LINES:
             excess = sum(
-                max(0, request.counted(own.limit.unit, own.amount, own.account)[0] - (0 if request.unheld else own.amount))
+                max(
+                    0,
+                    request.counted(own.limit.unit, own.amount, own.account)[0] - (0 if request.unheld else own.amount),
+                )
                 for request in self.requests.values()
                 for own in request.reservation.lines
                 if own.limit is each.limit

@@ -7,6 +7,7 @@ import pytest
 
 from gateway.plan import Context, Plan, Step
 from gateway.types import UNKNOWN_PRICE, Bucket, Deployment, Estimate, Format, Key, Price, Provider, Request, Tenant
+from router_policies.budget_aware import BudgetAware
 from router_policies.cheapest import Cheapest
 from router_policies.output_cap import OutputCap
 
@@ -117,3 +118,58 @@ def test_only_a_maximum_holds_for_those_who_name_none() -> None:
 def test_a_wrong_option_is_refused_with_its_name(options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         OutputCap(**options)
+
+
+# budget_aware
+
+
+def filled(share: float) -> Context:
+    return Context(Tenant("acme"), now=0.0, fill=share)
+
+
+def test_a_budget_with_room_changes_nothing() -> None:
+    plan = Plan((step("dear", 9), step("cheap", 1)))
+    assert BudgetAware().apply(plan, request(), filled(0.79)) is plan
+
+
+def test_a_plan_gets_cheaper_in_stages_as_the_budget_fills() -> None:
+    plan = Plan((step("dear", 9), step("cheap", 1)))
+    asked = request(reasoning_effort="high")
+    half = BudgetAware().apply(plan, asked, filled(0.8))
+    assert [each.deployment.id for each in half.steps] == ["cheap", "dear"]
+    assert [each.effort for each in half.steps] == ["low", "low"]
+    assert [each.output_cap for each in half.steps] == [4096, 4096]
+    nearly = BudgetAware().apply(plan, asked, filled(0.9))
+    assert [each.output_cap for each in nearly.steps] == [1024, 1024]
+    full = BudgetAware().apply(plan, asked, filled(0.95))
+    assert [each.deployment.id for each in full.steps] == ["cheap"]
+    assert all(each.degraded for each in (half, nearly, full))
+    assert full.reasons == ("budget 95% full",)
+
+
+def test_a_healthy_candidate_comes_before_a_cheaper_ill_one_however_full_the_budget_is() -> None:
+    plan = Plan((step("ill", 1, healthy=False), step("well", 9)))
+    full = BudgetAware().apply(plan, request(), filled(1.5))
+    assert full.steps[0].deployment.id == "well"
+
+
+@pytest.mark.parametrize(
+    ("body", "effort"),
+    [
+        ({}, None),
+        ({"reasoning_effort": "minimal"}, None),
+        ({"reasoning": {"effort": "xhigh"}}, "low"),
+        ({"output_config": {"effort": "max"}}, "low"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 9999}}, "low"),
+        ({"thinking": {"type": "disabled"}}, None),
+    ],
+)
+def test_effort_is_lowered_where_it_is_asked_for_and_never_raised(body: dict[str, Any], effort: str | None) -> None:
+    plan = Plan((step("one", 1),))
+    assert BudgetAware().apply(plan, request(**body), filled(0.85)).steps[0].effort == effort
+
+
+@pytest.mark.parametrize("options", [{"cheaper_from": 0}, {"effort": "loud"}, {"output_cap": 0}])
+def test_a_wrong_option_of_budget_aware_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="budget_aware"):
+        BudgetAware(**options)

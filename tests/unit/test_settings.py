@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gateway import settings
+from gateway.payers import hard
 from gateway.settings import Settings, SettingsError
 from gateway.types import Action, Capability, Every, Limit, Unit, Window
 
@@ -47,7 +48,7 @@ def test_the_demo_runs_without_any_key_and_says_what_it_leaves_out() -> None:
     assert demo.routes["auto"].baseline == "sim-large"
     assert list(demo.providers) == ["simulated"]
     assert any("OPENAI_API_KEY is not set" in notice for notice in demo.notices)
-    assert demo.tenants[0].capped
+    assert hard(demo.tenants[0].limits)
 
 
 def test_the_demo_uses_a_real_provider_once_its_key_is_set() -> None:
