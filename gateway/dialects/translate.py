@@ -24,6 +24,7 @@ from gateway.dialects.deltas import (
     UsageSeen,
     fold,
 )
+from gateway.dialects.gemini_codec import GeminiCodec
 from gateway.dialects.openai_chat_codec import ChatCodec
 from gateway.dialects.relay import BODY_BYTES_MAX, Texts
 from gateway.errors import GatewayError, InvalidRequest, UpstreamBroken
@@ -33,7 +34,7 @@ from gateway.types import Format, Request, Tenant
 TOO_DEEP = "The provider's answer is nested too deeply."
 
 CODECS: Mapping[Format, Codec] = {codec.format: codec for codec in (ChatCodec(), MessagesCodec())}
-PROVIDERS: Mapping[Format, ProviderCodec] = {**CODECS}
+PROVIDERS: Mapping[Format, ProviderCodec] = {**CODECS, Format.GEMINI: GeminiCodec()}
 """CODECS, and the formats that no client speaks."""
 
 
