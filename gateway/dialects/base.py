@@ -37,6 +37,8 @@ class Meter:
     response_model: str = ""
     finish_reason: str = ""  # as in the client's format
     complete: bool = False  # the reply ended as its format says it should
+    pending: str = ""  # the provider's id of an answer that it is still making in the background
+    media_type: str = ""  # of the reply, as the provider states it
     chunks: list[bytes] = field(default_factory=list, repr=False)  # what carried content and is not folded yet
 
 

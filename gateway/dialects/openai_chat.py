@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway import money, sse, usage
-from gateway.dialects import gpt, refusal, relay
+from gateway.dialects import gpt, paths, refusal, relay
 from gateway.dialects.base import Bill, Call, Decoder, Meter
 from gateway.dialects.relay import Fields, StreamRelay, Texts, WholeRelay
 from gateway.dialects.translate import Translator, translated_body
@@ -55,15 +55,13 @@ class OpenAIChat:
         own = request.format is self.format
         body = relay.fields(request.raw if own else translated_body(request, step, tenant, self.format))
         body["model"] = step.deployment.upstream_model
-        _cap(body, step, keep_name=own)
-        if step.effort is not None:
-            _set_effort(body, step)
+        self._fit(body, step, own=own)
         if request.stream and provider.options.get("stream_usage") not in ("always", "never"):
             body["stream_options"] = {**relay.nested(body.get("stream_options")), "include_usage": True}
-        _drop_rejected(body, provider, tenant)
+        drop_rejected(body, provider, tenant)
         passed_on = {name: value for name, value in request.headers.items() if not name.startswith("anthropic-")}
         return Call(
-            url=relay.url(provider, "/chat/completions"),
+            url=paths.url(provider, self.format, step.deployment.upstream_model),
             body=msgspec.json.encode(body),
             headers={**passed_on, **relay.headers(provider, request, "bearer"), **provider.headers},
         )
@@ -79,8 +77,26 @@ class OpenAIChat:
         """See Dialect."""
         return refusal.refusal(status, headers, body, provider, self.clock())
 
+    def _fit(self, body: Fields, step: Step, *, own: bool) -> None:
+        """The cap and the effort of the step, as the format has them."""
+        _cap(body, step, keep_name=own)
+        if step.effort is not None:
+            _set_effort(body, step)
 
-def _drop_rejected(body: Fields, provider: Provider, tenant: Tenant) -> None:
+
+class OpenAICompletions(OpenAIChat):
+    """The legacy Completions, which differ in what is asked and not in how.  See Dialect."""
+
+    __slots__ = ()
+
+    format: ClassVar[Format] = Format.COMPLETIONS
+
+    def _fit(self, body: Fields, step: Step, *, own: bool) -> None:  # noqa: ARG002  # only its own is served
+        body["max_tokens"] = step.output_cap
+
+
+def drop_rejected(body: Fields, provider: Provider, tenant: Tenant) -> None:
+    """Takes out the fields that the provider rejects.  Raises UnsupportedField for one that matters."""
     for name in provider.options.get("rejects", ()):
         if body.pop(name, _NULL) != _NULL and name not in HARMLESS and not tenant.drop_params:
             raise UnsupportedField(f"'{name}' is not understood by provider {provider.id}; leave it out.", param=name)
@@ -122,6 +138,7 @@ class _Choice(msgspec.Struct):
     index: Any = 0
     delta: _Said | None = None
     message: _Said | None = None
+    text: Any = None  # of the legacy Completions
     finish_reason: Any = None
     error: Any = None
 
@@ -159,6 +176,8 @@ class _Reading:
             said = choice.delta or choice.message
             if said is not None:
                 self._text(said)
+            if choice.text:
+                self.texts.add(choice.text)
             if choice.finish_reason:
                 self.finished.add(choice.index if isinstance(choice.index, int) else 0)
                 self.meter.finish_reason = str(choice.finish_reason)

@@ -26,14 +26,15 @@ from gateway.dialects.deltas import (
 )
 from gateway.dialects.gemini_codec import GeminiCodec
 from gateway.dialects.openai_chat_codec import ChatCodec
+from gateway.dialects.openai_responses_codec import ResponsesCodec
 from gateway.dialects.relay import BODY_BYTES_MAX, Texts
-from gateway.errors import GatewayError, InvalidRequest, UpstreamBroken
+from gateway.errors import GatewayError, InvalidRequest, UnsupportedField, UpstreamBroken
 from gateway.plan import Step
 from gateway.types import Format, Request, Tenant
 
 TOO_DEEP = "The provider's answer is nested too deeply."
 
-CODECS: Mapping[Format, Codec] = {codec.format: codec for codec in (ChatCodec(), MessagesCodec())}
+CODECS: Mapping[Format, Codec] = {codec.format: codec for codec in (ChatCodec(), MessagesCodec(), ResponsesCodec())}
 PROVIDERS: Mapping[Format, ProviderCodec] = {**CODECS, Format.GEMINI: GeminiCodec()}
 """CODECS, and the formats that no client speaks."""
 
@@ -44,6 +45,9 @@ def translated_body(request: Request, step: Step, tenant: Tenant, to: Format) ->
     Raises InvalidRequest naming the path of what is malformed, and UnsupportedField naming what `to` cannot say (left
     out instead when `tenant.drop_params`).
     """
+    if request.format not in CODECS:
+        provider = step.deployment.provider
+        raise UnsupportedField(f"Provider {provider.id} does not take requests for {request.format}.", param="model")
     try:
         conversation = CODECS[request.format].read_request(request.body)
         return orjson.dumps(PROVIDERS[to].write_request(conversation, step, drop_params=tenant.drop_params))
