@@ -55,6 +55,7 @@ class GatewayError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.recorded = False  # whether a record tells of it
 
 
 class ClientError(GatewayError):

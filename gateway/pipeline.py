@@ -176,8 +176,8 @@ class Pipeline:
         except GatewayError:
             raise
         except Exception as bug:
-            exchange.error = InternalError("Something went wrong in the gateway; the request id finds it in the log.")
-            raise exchange.error from bug
+            exchange.error = InternalError(str(bug))  # for the record; whoever asked us logs the bug itself
+            raise
         finally:
             condition.ended()
 
@@ -240,6 +240,8 @@ class Pipeline:
             if exchange.held:
                 await parts.settlements.release(exchange.reservation)
             return
+        if exchange.error is not None:
+            exchange.error.recorded = True
         now = self.now()
         spent, record = exchange.close(exchange.usage(parts.counter, now), now)
         upstream_s = exchange.upstream_s(now)

@@ -12,7 +12,7 @@ from gateway.api.ask import headers_of, new_request_id, request_of, secret_of
 from gateway.api.errors import body_of, status_of
 from gateway.api.errors import headers_of as error_headers
 from gateway.api.reply import ASGISend, ClientGone, Receive, Reply, Watch, read_body
-from gateway.errors import GatewayError, InternalError
+from gateway.errors import BudgetExceeded, GatewayError, InternalError
 from gateway.metrics import Metrics
 from gateway.site import Site, Sites
 from gateway.types import Format, Key, Request, Tenant
@@ -62,7 +62,10 @@ class Generate:
 
     async def refuse(self, error: GatewayError, request_id: str, tenant: str, reply: Reply) -> None:
         """The error as this API's clients expect it."""
-        self.metrics.refused(tenant, self.format, error.code)
+        if not error.recorded:
+            self.metrics.refused(tenant, self.format, error.code)
+        if isinstance(error, BudgetExceeded):
+            self.metrics.denied(tenant, error.account, error.window)
         if not reply.started:
             body = body_of(error, self.format, request_id)
             await reply.whole(status_of(error), error_headers(error, request_id), body)

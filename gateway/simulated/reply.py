@@ -79,6 +79,8 @@ def respond(path: str, body: bytes, created: int, input_tokens: InputTokens) -> 
         used = input_tokens(wire.format, parsed)
     except (orjson.JSONDecodeError, BadRequest, ScriptError, InvalidRequest) as error:
         return _failure(wire, Script(status=400), str(error))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # fields of types no request has
+        return _failure(wire, Script(status=400), f"The request is malformed: {error}")
     if script.status != 200 and script.error is Place.NOWHERE:
         return _failure(wire, script, f"The script says {script.status}")
     answer = compose(ask, script, model, used, created, cut)

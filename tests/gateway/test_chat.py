@@ -125,3 +125,19 @@ async def test_missing_usage_is_charged_by_our_own_count_and_marked(tmp_path: Pa
         [record] = await running.settled()
         assert record.estimated
         assert 38 <= record.tokens["output"] <= 42
+
+
+async def test_every_request_is_counted_once_and_denials_by_the_budget_that_denied(tmp_path: Path) -> None:
+    async with gateway(config(tmp_path, limit="0.0000001")) as running:
+        await running.chat("small")
+        await running.chat("nothing")
+        lines = (await running.client.get("/metrics")).text.splitlines()
+        counted = [line for line in lines if line.startswith("tollgate_requests_total{")]
+        assert sum(float(line.rpartition(" ")[2]) for line in counted) == 2
+        denied = 'tollgate_budget_denials_total{account="tenant",tenant="acme",window="day"} 1.0'
+        assert denied in lines
+    async with gateway(config(tmp_path, script="?status=500")) as running:
+        await running.chat("small")
+        lines = (await running.client.get("/metrics")).text.splitlines()
+        counted = [line for line in lines if line.startswith("tollgate_requests_total{")]
+        assert sum(float(line.rpartition(" ")[2]) for line in counted) == 1
