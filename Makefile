@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= config/gateway.yaml
+OUTCOMES ?= ../shared/data/outcomes
 
-.PHONY: help run test slow check lint format bench clean
+.PHONY: help run test slow check lint format bench evaluate clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -41,6 +42,9 @@ check: lint test  ## what must hold before a change is merged
 
 bench: $(VENV)/.installed  ## what it costs; each file in bench/ prints its own report
 	@for each in bench/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
+
+evaluate: $(VENV)/.installed  ## docs/routing.md anew from recorded outcomes; EMBEDDINGS=dir adds an ONNX model
+	$(BIN)/python -m router_policies.difficulty.evaluation.proof $(OUTCOMES) docs/routing.md $(EMBEDDINGS)
 
 clean:  ## back to the sources
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""`tollgate`: serve | check | explain | keys | spend.  Each command imports what it needs when it runs."""
+"""`tollgate`: serve | check | explain | keys | spend | evaluate | train.  Each imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from gateway import __version__
 from gateway.cli.check import check
 from gateway.cli.explain import explain
 from gateway.cli.keys import keys
+from gateway.cli.routing import evaluate, train
 from gateway.cli.serve import serve
 from gateway.cli.spend import spend
 
@@ -42,6 +43,8 @@ app.command()(check)
 app.command()(explain)
 app.add_typer(keys, name="keys")
 app.command()(spend)
+app.command()(evaluate)
+app.command()(train)
 
 
 def main() -> None:
