@@ -12,6 +12,7 @@ from typing import Any
 from gateway.conversation import SAMPLING, Conversation, Part, Reasoning, Role, Thinking, ToolResult
 from gateway.dialects import claude
 from gateway.dialects.efforts import budget_of, effort_of, wanted
+from gateway.dialects.signatures import unsealed
 from gateway.plan import Step
 from gateway.types import Capability
 
@@ -86,4 +87,4 @@ def _budget(c: Conversation, step: Step, asked: Thinking) -> dict[str, Any]:
 
 def is_thought(part: Part) -> bool:
     """Whether it is a thought that Anthropic takes back."""
-    return isinstance(part, Reasoning) and bool(part.signature or part.encrypted)
+    return isinstance(part, Reasoning) and bool(part.signature or part.encrypted) and not unsealed(part.signature)
