@@ -18,7 +18,7 @@ _LEVELS = ("minimal", "low", "medium", "high", "xhigh")
 
 @lru_cache(maxsize=1024)
 def generation(model: str) -> tuple[int, int]:
-    """(2, 5) of gemini-2.5-flash; the newest for a Gemini that names none, as gemini-flash-latest; the oldest for others."""
+    """(2, 5) of gemini-2.5-flash; the newest for a Gemini that names none, the oldest for other models."""
     if found := _NAME.search(model):
         return (int(found[1]), int(found[2] or 0))
     return _NEWEST if "gemini" in model else _OLDEST

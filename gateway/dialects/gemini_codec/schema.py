@@ -63,7 +63,7 @@ def _written(schema: object, definitions: Mapping[str, Any], depth: int) -> dict
         out["properties"] = {key: below(value) for key, value in properties.items()}
     if "items" in schema:
         out["items"] = below(schema["items"])
-    alternatives = next((schema[key] for key in ("anyOf", "oneOf") if isinstance(schema.get(key), list)), [])
+    alternatives: list[Any] = next((schema[key] for key in ("anyOf", "oneOf") if isinstance(schema.get(key), list)), [])
     return out | _kinds(schema, out, [below(each) for each in alternatives if not _is_null(each)], alternatives)
 
 
