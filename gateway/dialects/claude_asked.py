@@ -87,4 +87,5 @@ def _budget(c: Conversation, step: Step, asked: Thinking) -> dict[str, Any]:
 
 def is_thought(part: Part) -> bool:
     """Whether it is a thought that Anthropic takes back."""
-    return isinstance(part, Reasoning) and bool(part.signature or part.encrypted) and not unsealed(part.signature)
+    proof = part.signature or part.encrypted if isinstance(part, Reasoning) else ""
+    return bool(proof) and not unsealed(proof)

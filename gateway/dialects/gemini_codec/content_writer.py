@@ -103,7 +103,7 @@ class ContentWriter:
         """What was said, each part with the signature that Gemini gave it."""
         signatures: dict[str, str] = {}
         for part in turn.parts:
-            if isinstance(part, Reasoning) and (found := unsealed(part.signature)):
+            if isinstance(part, Reasoning) and (found := unsealed(part.signature or part.encrypted)):
                 place, signature = found
                 signatures[place] = signature
                 if part.text:

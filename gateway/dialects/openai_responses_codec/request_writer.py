@@ -38,6 +38,7 @@ from gateway.dialects.codec import Refuser, accepts
 from gateway.dialects.efforts import effort_of, wanted
 from gateway.dialects.openai_chat_codec.request_writer import is_strict
 from gateway.dialects.openai_responses_codec.request_reader import LOGPROBS
+from gateway.dialects.signatures import unsealed
 from gateway.plan import Step
 from gateway.types import Capability, Format
 
@@ -233,8 +234,9 @@ def _message(role: str, content: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _thought(thought: Reasoning) -> Iterator[dict[str, Any]]:
-    """Without proof it means nothing to its provider."""
-    if sealed := thought.encrypted or thought.signature:
+    """Without proof it means nothing to its provider, and with Gemini's nothing to this one."""
+    sealed = thought.encrypted or thought.signature
+    if sealed and not unsealed(sealed):
         yield reasoning_item(thought.text, sealed)
 
 
