@@ -25,7 +25,7 @@ from router_policies.difficulty.evaluation.curves import (
     gain_curve,
     hull,
 )
-from router_policies.difficulty.evaluation.judge import cross_fitted, figures, with_artifact
+from router_policies.difficulty.evaluation.judge import complete, cross_fitted, figures, with_artifact
 from router_policies.difficulty.evaluation.routes import Field, mixture, on_the_other_half, singles
 from router_policies.difficulty.learn import Options, learn
 from router_policies.difficulty.outcomes import Outcomes, OutcomesError
@@ -187,6 +187,24 @@ def test_no_answer_agrees_with_nothing() -> None:
 def test_too_little_to_evaluate_is_refused() -> None:
     with pytest.raises(OutcomesError, match="20 queries"):
         cross_fitted(made_outcomes(60).columns([0]))
+
+
+def test_a_model_with_many_gaps_is_left_out_then_queries_with_gaps() -> None:
+    given = made_outcomes(100)
+    third = np.where(np.arange(100) < 50, 1.0, np.nan)
+    scores = np.column_stack([given.scores, third])
+    scores[:10, 0] = np.nan
+    gaps = replace(given, models=("a", "b", "c"), scores=scores, costs=np.ones((100, 3)))
+    kept = complete(gaps)
+    assert kept.models == ("a", "b")
+    assert len(kept) == 90
+
+
+def test_two_models_that_share_few_queries_are_compared_on_those() -> None:
+    given = made_outcomes(100)
+    scores = given.scores.copy()
+    scores[30:, 1] = np.nan
+    assert len(complete(replace(given, scores=scores))) == 30
 
 
 def test_the_page_needs_nothing_else_and_the_picture_is_a_png(tmp_path: Path) -> None:

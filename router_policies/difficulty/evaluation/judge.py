@@ -30,7 +30,8 @@ RESAMPLES = 200
 RECOVERED = (0.5, 0.8, 0.95)
 KEPT = (0.95, 0.99, 1.0)
 COVERAGE_MIN = 0.8
-"""A model that answered a smaller share of the queries is left out, then the queries that others did not answer."""
+"""A model joins, from the one with the most answers on, if this share of the queries so far has its answer too."""
+QUERIES_MIN = 20
 FRESH_MIN = 200
 """With fewer queries that the artifact was not trained on, all are used and the figures are marked `in_sample`."""
 TABLE_PRIOR = 20.0
@@ -51,11 +52,16 @@ class Judged:
 def complete(outcomes: Outcomes) -> Outcomes:
     """Without the models and the queries that have gaps.  Raises OutcomesError if fewer than 20 queries are left."""
     answered = ~np.isnan(outcomes.scores)
-    kept = outcomes.columns(np.flatnonzero(answered.mean(axis=0) >= COVERAGE_MIN).tolist())
-    kept = kept.rows(np.flatnonzero(~np.isnan(kept.scores).any(axis=1)))
-    if len(kept) < 20 or len(kept.models) < 2:
-        raise OutcomesError("evaluation needs 20 queries that two models answered")
-    return kept
+    models: list[int] = []
+    rows = np.ones(len(outcomes), dtype=bool)
+    for model in np.argsort(-answered.sum(axis=0), kind="stable").tolist():
+        both = rows & answered[:, model]
+        if both.sum() >= COVERAGE_MIN * rows.sum() or (len(models) == 1 and both.sum() >= QUERIES_MIN):
+            models.append(model)
+            rows = both
+    if rows.sum() < QUERIES_MIN or len(models) < 2:
+        raise OutcomesError(f"evaluation needs {QUERIES_MIN} queries that two models answered")
+    return outcomes.columns(sorted(models)).rows(np.flatnonzero(rows))
 
 
 def with_artifact(outcomes: Outcomes, model: Model, embed: Callable[[tuple[str, ...]], Array] | None = None) -> Judged:
