@@ -23,6 +23,9 @@ class Format(StrEnum):
     CHAT = "chat"  # OpenAI Chat Completions
     MESSAGES = "messages"  # Anthropic Messages
     GEMINI = "gemini"  # Google's generateContent
+    CONVERSE = "converse"  # Amazon Bedrock Converse
+    COHERE = "cohere"  # Cohere Chat v2
+    OLLAMA = "ollama"  # Ollama's own chat
     RESPONSES = "responses"  # OpenAI Responses
     COMPLETIONS = "completions"  # OpenAI's legacy Completions
     EMBEDDINGS = "embeddings"

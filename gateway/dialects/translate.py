@@ -11,7 +11,9 @@ import orjson
 
 from gateway.dialects.anthropic_messages_codec import MessagesCodec
 from gateway.dialects.base import Bill, Meter
+from gateway.dialects.bedrock_converse_codec import ConverseCodec
 from gateway.dialects.codec import Codec, Heading, ProviderCodec
+from gateway.dialects.cohere_chat_codec import CohereCodec
 from gateway.dialects.deltas import (
     ArgumentsDelta,
     Delta,
@@ -25,6 +27,7 @@ from gateway.dialects.deltas import (
     fold,
 )
 from gateway.dialects.gemini_codec import GeminiCodec
+from gateway.dialects.ollama_chat_codec import OllamaCodec
 from gateway.dialects.openai_chat_codec import ChatCodec
 from gateway.dialects.openai_responses_codec import ResponsesCodec
 from gateway.dialects.relay import BODY_BYTES_MAX, Texts
@@ -35,7 +38,10 @@ from gateway.types import Format, Request, Tenant
 TOO_DEEP = "The provider's answer is nested too deeply."
 
 CODECS: Mapping[Format, Codec] = {codec.format: codec for codec in (ChatCodec(), MessagesCodec(), ResponsesCodec())}
-PROVIDERS: Mapping[Format, ProviderCodec] = {**CODECS, Format.GEMINI: GeminiCodec()}
+PROVIDERS: Mapping[Format, ProviderCodec] = {
+    **CODECS,
+    **{codec.format: codec for codec in (GeminiCodec(), ConverseCodec(), CohereCodec(), OllamaCodec())},
+}
 """CODECS, and the formats that no client speaks."""
 
 
