@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from gateway import money, sse, usage
-from gateway.dialects import claude, refusal, relay
+from gateway.dialects import claude, refusal, relay, signatures
 from gateway.dialects.base import Bill, Call, Decoder, Meter
 from gateway.dialects.efforts import BUDGETS
 from gateway.dialects.relay import Fields, StreamRelay, Texts, WholeRelay
@@ -47,6 +47,8 @@ class AnthropicMessages:
         body = relay.fields(request.raw if own else translated_body(request, step, tenant, self.format))
         body["model"] = step.deployment.upstream_model
         body["max_tokens"] = step.output_cap
+        if own and signatures.in_bytes(request.raw):
+            _drop_foreign_thoughts(body, request.body, step)
         if own and step.effort is not None:
             _set_effort(body, request.body, step, step.effort)
         version = {"anthropic-version": str(provider.options.get("version", VERSION))}
@@ -67,6 +69,13 @@ class AnthropicMessages:
     def error(self, status: int, headers: Mapping[str, str], body: bytes, provider: Provider) -> GatewayError:
         """See Dialect."""
         return refusal.refusal(status, headers, body, provider, self.clock())
+
+
+def _drop_foreign_thoughts(body: Fields, said: Mapping[str, Any], step: Step) -> None:
+    """Takes out what Gemini thought; a tool loop that began with such thoughts ends without a budget for more."""
+    body["messages"] = signatures.without_gemini(said.get("messages"))
+    if claude.thinks_by_budget(step.deployment.upstream_model) and _answers_a_tool(said.get("messages")):
+        body.pop("thinking", None)
 
 
 def _set_effort(body: Fields, said: Mapping[str, Any], step: Step, effort: str) -> None:

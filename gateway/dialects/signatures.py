@@ -7,7 +7,10 @@ signed thoughts; so a signature travels as one, and says itself whose it is: gem
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 MARK = "gemini:"
+_MARK_BYTES = f'"{MARK}'.encode()
 
 
 def sealed(place: str, signature: str) -> str:
@@ -21,3 +24,27 @@ def unsealed(signature: str) -> tuple[str, str] | None:
         return None
     place, _, own = signature[len(MARK) :].partition(":")
     return place, own
+
+
+def in_bytes(raw: bytes) -> bool:
+    """Whether a body may hold a signature of Gemini's; quick."""
+    return _MARK_BYTES in raw
+
+
+def without_gemini(messages: object) -> object:
+    """An Anthropic client's messages without the thoughts that Gemini signed; whatever else as it came."""
+    if not isinstance(messages, list):
+        return messages
+    return [_without(message) for message in messages]
+
+
+def _without(message: object) -> object:
+    content = message.get("content") if isinstance(message, Mapping) else None
+    if not isinstance(message, Mapping) or not isinstance(content, list):
+        return message
+    return {**message, "content": [block for block in content if not _is_geminis(block)]}
+
+
+def _is_geminis(block: object) -> bool:
+    signature = block.get("signature") if isinstance(block, Mapping) else None
+    return isinstance(signature, str) and unsealed(signature) is not None
