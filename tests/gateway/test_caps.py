@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from harness import config, gateway
 
 from gateway.ledger.base import Ledger
 from gateway.ledger.memory import MemoryLedger
+from gateway.ledger.open import open_redis
 from gateway.money import dollars, nano
 
 TEXT = "Write exactly fifty tokens, please."
@@ -22,15 +24,19 @@ async def cost_of_one(folder: Path) -> int:
         return nano(reply.headers["x-tollgate-cost-usd"])
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
 async def test_of_200_requests_at_once_exactly_the_37_that_fit_succeed(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, kind: str
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, redis_url: str, redis_prefix: str, kind: str
 ) -> None:
     one = await cost_of_one(tmp_path_factory.mktemp("first"))
     limit = 37 * one + one - 1
-    ledger: Ledger | None = MemoryLedger() if kind == "memory" else None
+    ledgers: dict[str, Callable[[], Ledger | None]] = {
+        "memory": MemoryLedger,
+        "sqlite": lambda: None,  # the configuration's own
+        "redis": lambda: open_redis(redis_url, prefix=redis_prefix),
+    }
     text = config(tmp_path, limit=dollars(limit), script="?first_token_ms=5&output=50")
-    async with gateway(text, ledger=ledger) as running:
+    async with gateway(text, ledger=ledgers[kind]()) as running:
         replies = await asyncio.gather(*(running.chat("small", TEXT, max_tokens=50) for _ in range(200)))
         statuses = Counter(reply.status_code for reply in replies)
         assert statuses == {200: 37, 429: 163}
