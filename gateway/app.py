@@ -6,7 +6,7 @@ import asyncio
 import gc
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from gateway.errors import LedgerUnavailable
 from gateway.health import Health
 from gateway.ledger.base import Ledger
 from gateway.ledger.open import open_ledger
+from gateway.ledger.redis import RedisLedger
 from gateway.metrics import Metrics
 from gateway.pipeline import Parts, Pipeline
 from gateway.planner import Planner
+from gateway.rebuild import Rebuild
 from gateway.recorder import Recorder
 from gateway.settings import Settings, SettingsError
 from gateway.settlements import Settlements
@@ -39,7 +41,7 @@ from gateway.sql.tenants import Store
 from gateway.tenants import Directory
 from gateway.tokens import Counter
 from gateway.transport.base import Transport
-from gateway.types import Format, Key, Provider, Tenant
+from gateway.types import Format, Key, Limit, Provider, Tenant
 from gateway.upstream import TransportFor, Upstream, real_transport
 
 log = structlog.get_logger()
@@ -48,6 +50,8 @@ WATCH_S = 0.5
 """How often the settings file and the admin's changes are looked at: a suspension holds everywhere within a second."""
 EXPIRE_S = 2.0
 DRAIN_S = 10.0
+REBUILD_S = 10.0
+"""A start waits so long for a Redis that has to be told what it has forgotten."""
 COLLECT_AFTER = 10_000
 """New objects that may be in cycles before the youngest are looked at."""
 
@@ -98,7 +102,7 @@ class Gateway:
             upstream=Upstream(self._transport),
             counter=Counter(),
             health=Health(),
-            settlements=Settlements(ledger, recorder),
+            settlements=Settlements(ledger, recorder, remembers=_forgets(ledger)),
             recorder=recorder,
             metrics=metrics,
         )
@@ -107,6 +111,10 @@ class Gateway:
         self._front = self._endpoints(found)
         for work in (self._watch(), self._expire(), self.parts.settlements.retry()):
             self._spawn(work)
+        if isinstance(ledger, RedisLedger) and ledger.guarded:
+            rebuild = Rebuild(ledger.past, self.parts.settlements, self.store.database, self._limits)
+            await rebuild.begin(REBUILD_S)
+            self._spawn(rebuild.watch())
         self._on_hangup(self.reload)
 
     async def stop(self) -> None:
@@ -143,6 +151,15 @@ class Gateway:
         dialects = {name: plugins.dialect(name) for name in {each.dialect for each in found.providers.values()}}
         pipeline = Pipeline(self.parts, planner, dialects, found.limits, found.ledger.hold_s)
         return Site(found, known, directory, pipeline)
+
+    def _limits(self) -> Iterator[tuple[Limit, str]]:
+        """Every limit in force, and the tenant whose it is."""
+        site = self.sites.current
+        for payer in site.directory.tenants:
+            yield from ((limit, payer.id) for limit in payer.limits)
+        for key in site.directory.keys:
+            yield from ((limit, key.tenant) for limit in key.limits)
+        yield from ((limit, "") for limit in site.settings.limits)
 
     def _endpoints(self, found: Settings) -> Front:
         metrics = self.parts.metrics
@@ -225,6 +242,10 @@ class Gateway:
         await receive()
         await self.stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _forgets(ledger: Ledger) -> bool:
+    return isinstance(ledger, RedisLedger) and ledger.guarded
 
 
 def _spare_the_collector() -> None:

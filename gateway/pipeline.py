@@ -132,6 +132,7 @@ class Pipeline:
         try:
             exchange.balances = await self.parts.ledger.reserve(reservation)
             exchange.held = True
+            self.parts.settlements.opened(reservation)
             self.parts.fills.see(exchange.balances)
         except LedgerUnavailable:
             if accounts.refuses_without_ledger(lines, exchange.tenant):

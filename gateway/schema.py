@@ -73,7 +73,7 @@ class LedgerOptions(Shape):
     """`hold_s`: how long a hold lives unless extended; `timeout_s`: after which the ledger counts as unreachable."""
 
     hold_s: Positive = 120.0
-    timeout_s: Positive = 0.1
+    timeout_s: Positive = 0.045
 
 
 class TimeoutsShape(Shape):

@@ -79,3 +79,11 @@ local function truth(cost, requests, tokens, shares)
     return parts[share] and parts[share][unit] or 0
   end
 end
+
+-- Whether this Redis knows all it was told.  Its epoch is the name of the server process whose data was looked at, or
+-- begins with '!' while that goes on; it is gone when the data is.  `server`: '' when not known, '-' to not ask.
+local function remembers(epoch, server)
+  if server == '-' then return true end
+  local known = redis.call('GET', epoch)
+  return known and string.sub(known, 1, 1) ~= '!' and string.sub(known, 1, #server) == server
+end

@@ -1,6 +1,9 @@
--- KEYS: hold, outbox.  ARGV: now or '', cost, requests, tokens, ms to remember the id, takes, record or '', shares or ''.
--- Books the spend of an id this ledger knows nothing of.  Answers 'unknown', or 'again' when someone was quicker.
+-- KEYS: hold, outbox, epoch.  ARGV: now or '', cost, requests, tokens, ms to remember the id, takes, record or '', shares or '',
+-- server.
+-- Books the spend of an id this ledger knows nothing of.  Answers 'unknown', 'again' when someone was quicker, or
+-- 'blank' when all was forgotten: what is written now would be lost under what will be restored.
 local now = clock(ARGV[1])
+if ARGV[9] ~= '-' and redis.call('EXISTS', KEYS[3]) == 0 then return 'blank' end
 local state = redis.call('GETRANGE', KEYS[1], 0, 0)
 if state ~= '' and state ~= 'R' then return 'again' end
 local used = truth(ARGV[2], ARGV[3], ARGV[4], ARGV[8])

@@ -10,6 +10,7 @@ comes after all, or a new connection has been made in the background.  No reques
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import time
 from collections import deque
@@ -95,6 +96,12 @@ def _accepted(address: Address, reply: Reply) -> Reply:
     return reply
 
 
+def _run_id(info: Reply) -> str:
+    """The random name a Redis has from its start to its end; "" where we may not ask."""
+    found = re.search(rb"^run_id:(\w+)", info, re.MULTILINE) if isinstance(info, bytes) else None
+    return "" if found is None else found[1].decode()
+
+
 @dataclass(slots=True)
 class Call:
     """A command and who waits for its answer."""
@@ -155,6 +162,7 @@ class Link:
     ) -> None:
         self.address = address
         self.open = False  # the circuit: calls fail at once
+        self.identity = ""  # of the server process that answers; "" where it does not say
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._learn = learn
@@ -234,8 +242,10 @@ class Link:
             await loop.create_connection(lambda: pipe, address.host, address.port, ssl=address.tls)
         try:
             calls = [Call(hiredis.pack_command(each), loop.create_future(), 0.0) for each in address.greeting]  # type: ignore[arg-type]  # its stub lacks int
-            pipe.send(calls)
+            facts = Call(hiredis.pack_command(("INFO", "server")), loop.create_future(), 0.0)  # type: ignore[arg-type]  # its stub lacks str
+            pipe.send([*calls, facts])
             answers = [_accepted(address, await call.answer) for call in calls]
+            self.identity = _run_id(await facts.answer)
         except BaseException:
             pipe.abort()
             raise

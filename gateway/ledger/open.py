@@ -16,7 +16,7 @@ SQLITE = "sqlite:///"
 
 
 def open_ledger(
-    redis_url: str | None, database_url: str, *, timeout_s: float = 0.1, connect_timeout_s: float = 0.25
+    redis_url: str | None, database_url: str, *, timeout_s: float = 0.045, connect_timeout_s: float = 0.25
 ) -> Ledger:
     """The ledger in Redis if there is one, else in the SQLite file of the database.  Connects when first used.
 
@@ -24,7 +24,7 @@ def open_ledger(
     comma-separated.  No call to it takes longer than `timeout_s`.  Raises ValueError for what cannot be a ledger.
     """
     if redis_url:
-        return open_redis(redis_url, timeout_s=timeout_s, connect_timeout_s=connect_timeout_s)
+        return open_redis(redis_url, timeout_s=timeout_s, connect_timeout_s=connect_timeout_s, guarded=True)
     if not database_url.startswith(SQLITE) or database_url in {SQLITE, f"{SQLITE}:memory:"}:
         raise ValueError("a ledger needs `redis`, or a `database` that is an SQLite file (sqlite:///./tollgate.db)")
     return SqliteLedger(Path(database_url.removeprefix(SQLITE)))

@@ -21,6 +21,7 @@ from gateway.errors import Conflict, LedgerUnavailable
 from gateway.ledger.base import Balance, Line, Reservation, Settlement, Spent, refusal
 from gateway.ledger.book import PRESUMED_KEPT_MS, RELEASED_KEPT_MS, SETTLED_KEPT_MS
 from gateway.ledger.link import RETRY_MAX_S, RETRY_MIN_S, Command, Reply, unavailable
+from gateway.ledger.past import EPOCH, Past
 from gateway.ledger.places import AMOUNT_MAX, Placed, denies, place
 from gateway.ledger.routing import Routing
 from gateway.ledger.scripts import SCRIPTS, Script
@@ -43,7 +44,8 @@ class RedisLedger:
     """See gateway.ledger.base.
 
     `wall` is this machine's clock; only windows are computed from it, corrected by what the server's clock showed.
-    `clock`, for tests, takes the place of the server's clock.  `split` makes one server act like a cluster.
+    `clock`, for tests, takes the place of the server's clock.  `split` makes one server act like a cluster.  With
+    `guarded`, reservations are made only in a Redis that remembers everything: see gateway.ledger.past.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class RedisLedger:
         clock: Callable[[], float] | None = None,
         wall: Callable[[], float] = time.time,
         split: bool = False,
+        guarded: bool = False,
     ) -> None:
         self._routing = routing
+        self._guarded = guarded
         self._prefix = prefix
         self._clock = clock
         self._wall = clock or wall
@@ -64,6 +68,27 @@ class RedisLedger:
         self._spans = Spans()
         self._shards: dict[str, str] = {}
         self._releasing: set[asyncio.Task[None]] = set()
+        self.past = Past(self)
+
+    @property
+    def server(self) -> str:
+        """Who has to remember: the name of the server process, or "-" where nobody asks."""
+        return self._routing.identity if self._guarded else "-"
+
+    @property
+    def offset_s(self) -> float:
+        """How far the server's clock is ahead of ours."""
+        return self._offset_s
+
+    @property
+    def split(self) -> bool:
+        """Whether a reservation may be spread over shards."""
+        return self._split
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a Redis that has forgotten something is noticed."""
+        return self._guarded
 
     def learn(self, offset_s: float) -> None:
         """The server's clock is this much ahead of ours."""
@@ -77,7 +102,7 @@ class RedisLedger:
         found: dict[int, Balance] = {}
         tried: list[str] = []
         try:
-            for shard, numbers in self._parts(reservation):
+            for shard, numbers in self.parts(reservation):
                 tried.append(shard)
                 lines = [reservation.lines[number] for number in numbers]
                 balances = await self._reserve(shard, reservation, lines, draft)
@@ -95,8 +120,8 @@ class RedisLedger:
 
     async def extend(self, reservation: Reservation, ttl_s: float) -> bool:
         calls = [
-            self._run(SCRIPTS.extend, shard, self._hold_keys(shard, reservation.id), (_ms(ttl_s), reservation.id))
-            for shard, _ in self._parts(reservation)
+            self.run(SCRIPTS.extend, shard, self.hold_keys(shard, reservation.id), (_ms(ttl_s), reservation.id))
+            for shard, _ in self.parts(reservation)
         ]
         return all(await _together(calls))
 
@@ -104,26 +129,26 @@ class RedisLedger:
         written = encode(record)
         calls = [
             self._settle(shard, reservation, numbers, spent, b"" if at else written)
-            for at, (shard, numbers) in enumerate(self._parts(reservation))
+            for at, (shard, numbers) in enumerate(self.parts(reservation))
         ]
         found: Settlement = (await _together(calls))[0]
         return found
 
     async def release(self, reservation: Reservation) -> None:
-        await _together([self._release(shard, reservation) for shard, _ in self._parts(reservation)])
+        await _together([self._release(shard, reservation) for shard, _ in self.parts(reservation)])
 
     async def expire(self) -> int:
-        return sum(await _some([self._expire(shard) for shard in self._all_shards()]))
+        return sum(await _some([self._expire(shard) for shard in self.all_shards()]))
 
     async def balances(self, lines: Sequence[Line]) -> list[Balance]:
         found: dict[int, Balance] = {}
-        for shard, numbers in self._grouped(lines, self._shard("")).items():
+        for shard, numbers in self._grouped(lines, self.shard("")).items():
             own = [lines[number] for number in numbers]
             found.update(zip(numbers, await self._balances(shard, own), strict=True))
         return [found[number] for number in range(len(lines))]
 
     async def outbox(self, count: int) -> list[tuple[str, Record]]:
-        each = await _some([self._waiting(shard, count) for shard in self._all_shards()])
+        each = await _some([self._waiting(shard, count) for shard in self.all_shards()])
         oldest = sorted((entry for entries in each for entry in entries), key=lambda entry: entry[0])[:count]
         return readable((f"{shard}/{entry_id}", record) for _, shard, entry_id, record in oldest)
 
@@ -132,11 +157,11 @@ class RedisLedger:
         for token in tokens:
             shard, _, entry_id = token.partition("/")
             by_shard.setdefault(shard, []).append(entry_id)
-        calls = [self._call(shard, ("XDEL", self._key(shard, "outbox"), *ids)) for shard, ids in by_shard.items()]
+        calls = [self.call(shard, ("XDEL", self.key(shard, "outbox"), *ids)) for shard, ids in by_shard.items()]
         await _together(calls)
 
     async def ping(self) -> None:
-        shards = self._all_shards() if self._split else [SHARED]
+        shards = self.all_shards() if self._split else [SHARED]
         await _together([self._balances(shard, []) for shard in shards])
 
     async def close(self) -> None:
@@ -149,11 +174,12 @@ class RedisLedger:
 
     async def _reserve(self, shard: str, reservation: Reservation, lines: list[Line], draft: bytes) -> list[Balance]:
         for _ in range(WINDOW_TRIES):
-            placed = place(lines, self._now_ms(), self._spans, self._counters)
+            placed = place(lines, self.now_ms(), self._spans, self.counters)
             checks = [_check(line, index) for line, index in zip(lines, placed.of_line, strict=True)]
             asked = _pack((placed.places, checks))
-            args = (placed.start, placed.end, _ms(reservation.ttl_s), reservation.id, asked, draft)
-            reply = await self._run(SCRIPTS.reserve, shard, self._hold_keys(shard, reservation.id)[:2], args)
+            args = (placed.start, placed.end, _ms(reservation.ttl_s), reservation.id, asked, draft, self.server)
+            hold, holds, _ = self.hold_keys(shard, reservation.id)
+            reply = await self.run(SCRIPTS.reserve, shard, (hold, holds, self.key(shard, EPOCH)), args)
             match reply[0]:
                 case 0:
                     return placed.balances(lines, _pairs(reply))
@@ -161,6 +187,8 @@ class RedisLedger:
                     self._moved(reply)
                 case 2:
                     raise RefusedError(_refusal(lines, placed, reply))
+                case 4:
+                    raise RefusedError(unavailable("it was restarted; what it may have forgotten is being restored"))
                 case _:
                     raise RefusedError(Conflict(f"Request id {reservation.id} is already in the ledger."))
         raise unavailable("the server's clock and ours disagree about the window")
@@ -168,44 +196,46 @@ class RedisLedger:
     async def _settle(
         self, shard: str, reservation: Reservation, numbers: list[int], spent: Spent, record: bytes
     ) -> Settlement:
-        keys = self._hold_keys(shard, reservation.id)
+        keys = self.hold_keys(shard, reservation.id)
         amounts = (spent.cost, spent.requests, spent.tokens, SETTLED_KEPT_MS)
         shares = _shares(spent)
-        reply = await self._run(SCRIPTS.settle, shard, keys, (reservation.id, *amounts, record, shares))
+        reply = await self.run(SCRIPTS.settle, shard, keys, (reservation.id, *amounts, record, shares))
         if reply == b"unknown":
             at_ms = _ms(reservation.draft.at)
             lines = [reservation.lines[number] for number in numbers]
-            takes = place(lines, at_ms, self._spans, self._counters).takes(at_ms)
-            args = (*amounts, _pack(takes), record, shares)
-            reply = await self._run(SCRIPTS.book_unknown, shard, (keys[0], keys[2]), args)
+            takes = place(lines, at_ms, self._spans, self.counters).takes(at_ms)
+            args = (*amounts, _pack(takes), record, shares, self.server)
+            reply = await self.run(SCRIPTS.book_unknown, shard, (keys[0], keys[2], self.key(shard, EPOCH)), args)
+            if reply == b"blank":
+                raise unavailable("it has forgotten everything; that is being restored")
         return Settlement(reply.decode())
 
     async def _release(self, shard: str, reservation: Reservation) -> None:
-        keys = self._hold_keys(shard, reservation.id)[:2]
-        await self._run(SCRIPTS.release, shard, keys, (reservation.id, RELEASED_KEPT_MS))
+        keys = self.hold_keys(shard, reservation.id)[:2]
+        await self.run(SCRIPTS.release, shard, keys, (reservation.id, RELEASED_KEPT_MS))
 
     async def _expire(self, shard: str) -> int:
-        keys = (self._key(shard, "holds"), self._key(shard, "outbox"))
+        keys = (self.key(shard, "holds"), self.key(shard, "outbox"))
         count = 0
         while True:
-            args = (self._key(shard, "hold:"), EXPIRED_AT_ONCE, PRESUMED_KEPT_MS)
-            booked: int = await self._run(SCRIPTS.expire, shard, keys, args)
+            args = (self.key(shard, "hold:"), EXPIRED_AT_ONCE, PRESUMED_KEPT_MS)
+            booked: int = await self.run(SCRIPTS.expire, shard, keys, args)
             count += booked
             if booked < EXPIRED_AT_ONCE:
                 return count
 
     async def _balances(self, shard: str, lines: list[Line]) -> list[Balance]:
         for _ in range(WINDOW_TRIES):
-            placed = place(lines, self._now_ms(), self._spans, self._counters)
+            placed = place(lines, self.now_ms(), self._spans, self.counters)
             args = (placed.start, placed.end, _pack(placed.places))
-            reply = await self._run(SCRIPTS.balances, shard, (self._key(shard, "holds"),), args)
+            reply = await self.run(SCRIPTS.balances, shard, (self.key(shard, "holds"),), args)
             if reply[0] == OK:
                 return placed.balances(lines, _pairs(reply))
             self._moved(reply)
         raise unavailable("the server's clock and ours disagree about the window")
 
     async def _waiting(self, shard: str, count: int) -> list[tuple[tuple[int, int], str, str, bytes]]:
-        entries = await self._call(shard, ("XRANGE", self._key(shard, "outbox"), "-", "+", "COUNT", count))
+        entries = await self.call(shard, ("XRANGE", self.key(shard, "outbox"), "-", "+", "COUNT", count))
         return [(_age(entry_id), shard, entry_id.decode(), fields[1]) for entry_id, fields in entries]
 
     # Releases of what nobody will use
@@ -243,19 +273,19 @@ class RedisLedger:
 
     # Where things are
 
-    def _parts(self, reservation: Reservation) -> list[tuple[str, list[int]]]:
+    def parts(self, reservation: Reservation) -> list[tuple[str, list[int]]]:
         """Shards with the numbers of their lines; the tenant's own is first and has the record."""
-        return list(self._grouped(reservation.lines, self._shard(reservation.tenant)).items())
+        return list(self._grouped(reservation.lines, self.shard(reservation.tenant)).items())
 
     def _grouped(self, lines: Sequence[Line], first: str) -> dict[str, list[int]]:
         if not self._split:
             return {first: list(range(len(lines)))}
         groups: dict[str, list[int]] = {first: []}
         for number, line in enumerate(lines):
-            groups.setdefault(self._shard(line.account.tenant), []).append(number)
+            groups.setdefault(self.shard(line.account.tenant), []).append(number)
         return groups
 
-    def _shard(self, tenant: str) -> str:
+    def shard(self, tenant: str) -> str:
         if not tenant:
             return SHARED
         shard = self._shards.get(tenant)
@@ -263,35 +293,35 @@ class RedisLedger:
             shard = self._shards[tenant] = f"t{zlib.crc32(tenant.encode()) % SHARDS:02d}"
         return shard
 
-    def _all_shards(self) -> list[str]:
+    def all_shards(self) -> list[str]:
         return [SHARED, *(f"t{number:02d}" for number in range(SHARDS))]
 
-    def _key(self, shard: str, name: str) -> str:
+    def key(self, shard: str, name: str) -> str:
         return f"{self._prefix}{{{shard}}}:{name}"
 
-    def _counters(self, account: Account) -> str:
-        return self._key(self._shard(account.tenant), "")
+    def counters(self, account: Account) -> str:
+        return self.key(self.shard(account.tenant), "")
 
-    def _hold_keys(self, shard: str, id_: str) -> tuple[str, str, str]:
+    def hold_keys(self, shard: str, id_: str) -> tuple[str, str, str]:
         stem = f"{self._prefix}{{{shard}}}:"
         return f"{stem}hold:{id_}", f"{stem}holds", f"{stem}outbox"
 
     # Time, and the way there
 
-    def _now_ms(self) -> int:
+    def now_ms(self) -> int:
         return _ms(self._wall() + self._offset_s)
 
     def _moved(self, reply: Reply) -> None:
         self.learn(reply[1] / 1000 - self._wall())
 
-    async def _run(self, script: Script, shard: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Reply:
+    async def run(self, script: Script, shard: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Reply:
         now = "" if self._clock is None else _ms(self._clock())
         try:
-            return await self._call(shard, ("EVALSHA", script.sha, len(keys), *keys, now, *args))
+            return await self.call(shard, ("EVALSHA", script.sha, len(keys), *keys, now, *args))
         except ScriptUnknownError:
-            return await self._call(shard, ("EVAL", script.text, len(keys), *keys, now, *args))
+            return await self.call(shard, ("EVAL", script.text, len(keys), *keys, now, *args))
 
-    async def _call(self, shard: str, command: Command) -> Reply:
+    async def call(self, shard: str, command: Command) -> Reply:
         reply = await self._routing.call(shard, command)
         if not isinstance(reply, hiredis.ReplyError):
             return reply

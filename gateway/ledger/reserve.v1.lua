@@ -1,8 +1,9 @@
--- KEYS: hold, holds.  ARGV: now or '', windows' start, windows' end, ttl ms, id, {places, checks}, draft.
+-- KEYS: hold, holds, epoch.  ARGV: now or '', windows' start, windows' end, ttl ms, id, {places, checks}, draft, server.
 -- A check is {index of place, limit, amount} for each line; a limit of -1 never refuses.
 -- Answers {0, now, spent, reserved, ...} by place, {1, now} when a window has moved, {2, now, line, spent, reserved, wait}
--- when a line is full, {3, now} when the id was used before.
+-- when a line is full, {3, now} when the id was used before, {4, now} when this Redis may have forgotten something.
 local now = clock(ARGV[1])
+if not remembers(KEYS[3], ARGV[8]) then return {4, now} end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {3, now} end
 if now < tonumber(ARGV[2]) or now >= tonumber(ARGV[3]) then return {1, now} end
 local asked = cmsgpack.unpack(ARGV[6])

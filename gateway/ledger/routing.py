@@ -32,6 +32,11 @@ class Routing(Protocol):
         """What answers for the shard cannot serve it: look again."""
         ...
 
+    @property
+    def identity(self) -> str:
+        """The one server that answers for all shards; "" where there are several."""
+        ...
+
     async def close(self) -> None:
         """Gives the connections back."""
         ...
@@ -51,6 +56,10 @@ class Single:
     def reset(self, shard: str) -> None:  # noqa: ARG002 - there is only one place
         self._link.reset()
 
+    @property
+    def identity(self) -> str:
+        return self._link.identity
+
     async def close(self) -> None:
         await self._link.close()
 
@@ -59,6 +68,7 @@ class Cluster:
     """Shards spread over the nodes of a Redis Cluster."""
 
     spans_shards = False
+    identity = ""
 
     def __init__(self, seeds: Sequence[Address], link: Callable[[Address], Link]) -> None:
         self._make = link

@@ -28,6 +28,9 @@ class Scripts:
     release: Script
     expire: Script
     balances: Script
+    adopt: Script
+    restore: Script
+    admit: Script
 
 
 def _read(name: str) -> str:

@@ -1,0 +1,163 @@
+"""Tells a Redis what it has forgotten, before tenants with hard caps are served again.
+
+    blank     all is gone (emptied, or restarted without data): one gateway writes what SQL says was spent
+    doubtful  restored, restarted with data, or failed over: every gateway tells it what it has open and has settled of
+              late; what is known already changes nothing
+    ready     `GRACE_S` later, when the other gateways have done so too, reservations are taken again
+
+Until then a reservation is refused as if the ledger were away.  A gateway that was stopped meanwhile tells its part
+when it wakes.  What only a gateway knew that died at the same time is lost to the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from gateway.errors import LedgerUnavailable
+from gateway.ledger.base import Line
+from gateway.ledger.past import Past, Spend, Standing
+from gateway.ledger.windows import span
+from gateway.settlements import Settlements
+from gateway.sql.database import Database, DatabaseUnavailable
+from gateway.sql.totals import Total, Wanted, totals
+from gateway.types import Limit, Unit
+
+log = structlog.get_logger()
+
+LOOK_S = 0.5
+GRACE_S = 3.0
+"""More than another gateway needs to connect again and to look."""
+IDS_S = 1800.0
+"""How far back ids are told: longer than any request lasts and any record takes to SQL while SQL is up."""
+MARGIN_S = 1.0
+READ_S = 60.0
+
+Owned = tuple[Limit, str]
+"""A limit and the tenant whose it is, "" for everyone's."""
+
+
+class Rebuild:
+    """One per process; `watch` runs beside the requests.  `limits` gives those in force now."""
+
+    def __init__(
+        self,
+        past: Past,
+        settlements: Settlements,
+        database: Database,
+        limits: Callable[[], Iterable[Owned]],
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._past = past
+        self._settlements = settlements
+        self._database = database
+        self._limits = limits
+        self._clock = clock
+        self._sleep = sleep
+        self._told = ""  # the epoch that knows all this gateway knows
+        self._admit_at = 0.0
+        self._alone = False
+        self._failing = False
+
+    async def begin(self, within_s: float) -> None:
+        """Returns when the ledger takes reservations, or after `within_s` all the same."""
+        ends = self._clock() + within_s
+        while self._clock() < ends and not await self._try():
+            await self._sleep(LOOK_S / 5)
+
+    async def watch(self) -> None:
+        """Until cancelled: looks, and does what is to be done."""
+        while True:
+            await self._sleep(LOOK_S)
+            await self._try()
+
+    async def step(self) -> bool:
+        """One look; True when the ledger takes reservations and knows all that this gateway knows.
+
+        Raises LedgerUnavailable, DatabaseUnavailable.
+        """
+        began = self._clock()
+        oldest = await self._past.oldest()
+        standing = await self._past.look()
+        if standing.blank:
+            await self._restore(standing)
+            return False
+        if standing.epoch != self._told:
+            await self._tell(standing)
+        elif standing.ready:
+            stored = began if oldest is None else min(began, oldest)
+            self._settlements.confirm(stored - MARGIN_S)
+        if not standing.ready and self._clock() >= self._admit_at:
+            await self._past.admit()
+            self._told = (await self._past.look()).epoch
+            log.warning("the ledger takes reservations again")
+            return True
+        return standing.ready
+
+    async def _try(self) -> bool:
+        try:
+            ready = await self.step()
+        except (LedgerUnavailable, DatabaseUnavailable) as error:
+            if not self._failing:
+                log.warning("the ledger cannot be looked at", reason=str(error))
+            self._failing = True
+            return False
+        self._failing = False
+        return ready
+
+    async def _restore(self, standing: Standing) -> None:
+        if not await self._past.claim():
+            return
+        try:
+            now = self._clock()
+            wanted = list(_wanted(self._limits(), now))
+            found, ids = await self._database.run(
+                lambda connection: totals(connection, wanted, now - IDS_S), timeout_s=READ_S
+            )
+            await self._past.restore(standing.blank, [_spend(each, now) for each in found], ids)
+        finally:
+            await self._past.disclaim()
+        log.warning("the ledger had forgotten everything and was told from SQL", accounts=len(found), settled=len(ids))
+        self._alone = not ids  # nobody was served of late: there is no other gateway to wait for
+
+    async def _tell(self, standing: Standing) -> None:
+        told = await self._settlements.replay(self._past.adopt)
+        if not standing.ready:
+            self._admit_at = self._clock() + (0.0 if self._alone else GRACE_S)
+            self._alone = False
+        if told:
+            log.info("the ledger was told what this gateway knows", holds_and_settlements=told)
+        self._told = standing.epoch
+
+
+@dataclass(frozen=True, slots=True)
+class _Counter:
+    """Limits of one counter are one question."""
+
+    account: str
+    of: str
+    unit: Unit
+    window: str
+    owner: str
+
+
+def _wanted(limits: Iterable[Owned], now: float) -> Iterable[Wanted]:
+    seen: set[_Counter] = set()
+    for limit, owner in limits:
+        counter = _Counter(limit.account, limit.of, limit.unit, repr(limit.window), owner)
+        if limit.unit is Unit.CONCURRENT or counter in seen:
+            continue
+        seen.add(counter)
+        its = span(limit.window, int(now * 1000))
+        since = now - its.length / 1000 if its.step else its.start / 1000
+        yield Wanted(limit, owner, since, its.step / 1000)
+
+
+def _spend(total: Total, now: float) -> Spend:
+    return Spend(Line(total.account, total.limit, 0), int((total.at or now) * 1000), total.spent)

@@ -1,0 +1,246 @@
+"""A Redis that forgets: noticed, told again from SQL and by the gateways, and trusted only then."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from databases import a_record
+from ledgers import figures, hold, line, record, settle
+from services import RedisServer
+
+from gateway.errors import BudgetExceeded, LedgerUnavailable
+from gateway.ledger.base import Line, Reservation, Spent
+from gateway.ledger.open import open_redis
+from gateway.ledger.redis import RedisLedger
+from gateway.metrics import Metrics
+from gateway.rebuild import GRACE_S, MARGIN_S, Rebuild
+from gateway.recorder import Recorder
+from gateway.settlements import Settlements
+from gateway.sql.migrate import upgrade
+from gateway.sql.records import row, write
+from gateway.sql.tenants import Store
+from gateway.types import Account, Every, Limit, Outcome, Unit, Window
+
+CAP = line(100, 1000, window=Window(Every.TOTAL))
+HOUR = line(100, 1000, window=Window(rolling_s=3600), account=Account("key", "k_1", "acme"))
+ALL = line(100, 5000, window=Window(Every.TOTAL), account=Account("global", "all"))
+LINES = (CAP, HOUR, ALL)
+
+
+class Time:
+    """The machine's clock, moved forward by the test: Redis has its own."""
+
+    def __init__(self) -> None:
+        self.skip = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.skip
+
+
+class Gateway:
+    """The parts of one gateway that keep the ledger's past."""
+
+    def __init__(self, redis: RedisServer, database: str, folder: Path) -> None:
+        self.time = Time()
+        self.ledger: RedisLedger = open_redis(redis.url, timeout_s=5.0, connect_timeout_s=5.0, guarded=True)
+        self.store = Store(database)
+        self.recorder = Recorder(self.ledger, database, folder, Metrics())
+        self.settlements = Settlements(self.ledger, self.recorder, remembers=True, clock=self.time)
+        self.limits = [(CAP.limit, "acme"), (HOUR.limit, "acme"), (ALL.limit, "")]
+        self.rebuild = Rebuild(
+            self.ledger.past, self.settlements, self.store.database, lambda: self.limits, clock=self.time
+        )
+
+    async def reserve(self, id_: str, *lines: Any) -> Reservation:
+        reservation = hold(id_, *(lines or LINES), at=self.time())
+        await self.ledger.reserve(reservation)
+        self.settlements.opened(reservation)
+        return reservation
+
+    async def settle(self, reservation: Reservation, cost: int) -> None:
+        await self.settlements.settle(reservation, Spent(cost), record(reservation, cost))
+
+    async def spent(self) -> list[tuple[int, int]]:
+        return [(b.spent, b.reserved) for b in await self.ledger.balances(LINES)]
+
+    async def ready(self) -> None:
+        """Looks until it is; no time passes but what the clock is told."""
+        for _ in range(200):
+            try:
+                if await self.rebuild.step():
+                    return
+            except LedgerUnavailable:
+                await asyncio.sleep(0.01)  # the connection is being made
+            self.time.skip += GRACE_S / 3
+        raise AssertionError("the ledger did not get ready")
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[tuple[RedisServer, list[Gateway], str]]:
+    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
+    server.start()
+    database = f"sqlite:///{tmp_path}/t.db"
+    await asyncio.to_thread(upgrade, database)
+    gateways = [Gateway(server, database, tmp_path / f"spool{number}") for number in range(2)]
+    yield server, gateways, database
+    for gateway in gateways:
+        await gateway.ledger.close()
+        gateway.store.close()
+    server.stop()
+
+
+async def in_sql(gateway: Gateway, *records: Any) -> None:
+    rows = [row(each) for each in records]
+    await gateway.store.database.run(lambda connection: write(connection, rows), write=True)
+
+
+def wipe(server: RedisServer) -> None:
+    with redis.Redis.from_url(server.url) as client:
+        client.flushall()
+
+
+async def test_a_new_redis_takes_no_reservation_before_it_was_told_what_sql_knows(world: Any) -> None:
+    _, (one, _), _ = world
+    await in_sql(
+        one,
+        a_record("a", at=one.time() - 60, cost=700, tokens={}),
+        a_record("b", at=one.time() - 4000, cost=200),
+        a_record("c", at=one.time() - 70, cost=None, reserved=50),  # unknown: what was set aside
+        a_record("d", at=one.time() - 80, cost=30, tenant="globex", key="k_2"),
+    )
+    with pytest.raises(LedgerUnavailable):
+        await one.reserve("x")
+    await one.ready()
+    assert await one.spent() == [(950, 0), (750, 0), (980, 0)]
+    with pytest.raises(BudgetExceeded):
+        await one.reserve("y")
+
+
+async def test_after_a_wipe_open_holds_and_late_settlements_are_told_and_nothing_is_counted_twice(world: Any) -> None:
+    server, (one, two), _ = world
+    await one.ready()
+    await two.ready()
+    stored, fresh = await one.reserve("stored"), await two.reserve("fresh")
+    flying = await two.reserve("flying")
+    await one.settle(stored, 80)
+    await two.settle(fresh, 70)
+    await in_sql(one, record(stored, 80))  # the other's record was still in Redis
+    assert await one.spent() == [(150, 100)] * 3
+    wipe(server)
+    with pytest.raises(LedgerUnavailable):
+        await one.reserve("meanwhile")
+    assert await one.rebuild.step() is False  # tells what SQL knows
+    await two.settle(flying, 60)  # ends while nothing is ready
+    await two.rebuild.step()
+    await one.ready()
+    await two.settlements.flush()
+    assert await one.spent() == [(210, 0)] * 3
+    left = {each.id for _, each in await one.ledger.outbox(10)}
+    assert {"fresh", "flying"} <= left
+
+
+async def test_a_settlement_of_an_id_that_all_forgot_waits_until_sql_was_told(world: Any) -> None:
+    server, (one, _), _ = world
+    await one.ready()
+    flying = await one.reserve("flying")
+    wipe(server)
+    await one.settle(flying, 60)
+    assert one.settlements.waiting == 1
+    await one.ready()
+    await one.settlements.flush()
+    assert await one.spent() == [(60, 0)] * 3
+    assert one.settlements.waiting == 0
+
+
+async def test_a_hold_that_was_forgotten_keeps_its_room(world: Any) -> None:
+    server, (one, _), _ = world
+    await one.ready()
+    for number in range(9):
+        await one.reserve(f"r{number}")
+    wipe(server)
+    await one.ready()
+    assert await one.spent() == [(0, 900)] * 3
+    await one.reserve("last")
+    with pytest.raises(BudgetExceeded):
+        await one.reserve("too many")
+
+
+async def test_a_redis_restarted_with_its_data_is_told_too(world: Any) -> None:
+    server, (one, two), _ = world
+    await one.ready()
+    await two.ready()
+    await one.settle(await one.reserve("a"), 80)
+    held = await two.reserve("b")
+    server.stop()
+    server.start()
+    await one.ready()
+    await two.ready()
+    assert await one.spent() == [(80, 100)] * 3
+    await two.settle(held, 40)
+    assert await one.spent() == [(120, 0)] * 3
+
+
+async def test_a_gateway_that_slept_through_it_tells_its_part_when_it_wakes(world: Any) -> None:
+    server, (one, two), _ = world
+    await one.ready()
+    await two.ready()
+    await two.settle(await two.reserve("a"), 80)
+    await two.reserve("b")
+    wipe(server)
+    await one.ready()
+    assert await one.spent() == [(0, 0)] * 3
+    await two.ready()
+    assert await one.spent() == [(80, 100)] * 3
+
+
+async def test_without_sql_nothing_is_served_until_it_is_back(world: Any, tmp_path: Path) -> None:
+    _, (one, _), _ = world
+    away = Gateway.__new__(Gateway)
+    away.__dict__.update(one.__dict__)
+    gone = Store(f"sqlite:///{tmp_path}/no/such/folder.db")
+    away.rebuild = Rebuild(one.ledger.past, one.settlements, gone.database, lambda: one.limits, clock=one.time)
+    for _ in range(3):
+        assert await away.rebuild._try() is False
+    with pytest.raises(LedgerUnavailable):
+        await one.reserve("x")
+    gone.close()
+    await one.ready()
+    await one.reserve("x")
+
+
+async def test_what_is_in_sql_is_not_kept_in_memory(world: Any) -> None:
+    _, (one, _), _ = world
+    await one.ready()
+    await one.settle(await one.reserve("a"), 80)
+    one.time.skip += 10
+    await one.rebuild.step()
+    assert len(one.settlements._recent) == 1  # its record is in the outbox
+    await one.ledger.ack([token for token, _ in await one.ledger.outbox(10)])
+    one.time.skip += MARGIN_S
+    await one.rebuild.step()
+    assert len(one.settlements._recent) == 0
+
+
+async def test_the_windows_of_tags_users_and_requests_come_back_too(world: Any) -> None:
+    _, (one, _), _ = world
+    team = Limit("team", Unit.REQUESTS, 10, Window(Every.DAY))
+    tagged = Limit("tag:feature", Unit.TOKENS, 10_000, Window(Every.TOTAL))
+    placed = Limit("deployment", Unit.COST, 10_000, Window(Every.TOTAL))
+    one.limits = [(team, "acme"), (tagged, ""), (placed, "")]
+    for number in range(3):
+        tags = {"team": "red", "feature": "search"}
+        await in_sql(one, a_record(f"r{number}", at=one.time(), tags=tags, cost=7))
+    await in_sql(one, a_record("ghost", at=one.time(), outcome=Outcome.PRESUMED, version=0, cost=5))
+    await one.ready()
+    ledger = one.ledger
+    assert await figures(ledger, Line(Account("team", "red", "acme"), team, 0)) == (3, 0)
+    assert await figures(ledger, Line(Account("tag:feature", "search"), tagged, 0)) == (4 * 170, 0)
+    assert await figures(ledger, Line(Account("deployment", "small"), placed, 0)) == (26, 0)
+    ghost = hold("ghost", at=one.time())
+    assert await settle(ledger, ghost, 5) == "unknown"  # a presumption may still be replaced by the truth
