@@ -186,6 +186,8 @@ def _lookup(book: str, model: str) -> ModelInfo | None:
     """`{vendor}` in the name of a book is the model's part before '/', `{suffix}` the part after its last ':'."""
     if not book:
         return None
+    if model.startswith("arn:"):  # of a model or an inference profile at Amazon
+        model = model.rpartition("/")[2]
     if "{vendor}" in book:
         vendor, _, model = model.partition("/")
         book = book.replace("{vendor}", {"xai": "x-ai", "moonshot": "moonshotai"}.get(vendor, vendor))

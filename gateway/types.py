@@ -190,7 +190,7 @@ class Provider:
     base_url: str = ""
     api_key: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # sent with every call
-    options: Mapping[str, Any] = field(default_factory=dict)  # the dialect's quirks as data
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # the dialect's quirks as data; maybe a secret
     timeouts: Timeouts = Timeouts()
     max_connections: int = 512
     retries_max: int = 2

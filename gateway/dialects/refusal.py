@@ -37,7 +37,7 @@ _OVERFLOW = re.compile(
     r"context_length_exceeded|too_many_prompt_tokens|too_many_tokens|exceed_context_size|model_max_prompt_tokens"
     r"|prompt(?: is)? too long|max(?:imum)? (?:context|prompt length)|context (?:window|length|limit)"
     r"|exceeds? the (?:available )?context size|messages is too long|input is too long|input token count"
-    r"|tokens? .{0,80}too large for model|reduce the length of",
+    r"|tokens? .{0,80}too large for model|reduce the length of|input tokens exceed",
     re.IGNORECASE,
 )
 _FILTERED = re.compile(
@@ -55,7 +55,7 @@ _DENIED = re.compile(
 _NO_MODEL = re.compile(
     r"model_not_found|invalid_model|model_decommissioned|model_not_exist|not a valid model|model .{0,100}does not exist"
     r"|model identifier is invalid|supported api model names|model .{0,100}(?:decommissioned|deprecated)"
-    r"|model.{0,20} not (?:found|exist)",
+    r"|model.{0,20} not (?:found|exist)|with on-demand throughput isn",
     re.IGNORECASE,
 )
 _RATE_LIMITED = re.compile(
@@ -70,6 +70,7 @@ _BY_STATUS: Mapping[int, type[GatewayError]] = {
     407: UpstreamDenied,
     408: UpstreamTimeout,
     409: UpstreamFailed,
+    424: UpstreamFailed,  # Bedrock: the model failed
     425: UpstreamOverloaded,
     429: UpstreamRateLimited,
     498: UpstreamOverloaded,  # Groq: flex capacity exceeded
