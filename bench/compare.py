@@ -1,0 +1,204 @@
+"""Side by side: the same requests through each contender, in turn, A B A B.
+
+    python -m bench.compare [--parts throughput latency streams memory workers] [--only NAME ...] [--seconds 2]
+
+What is measured runs on the first core, everything around it (clients, provider, Redis) on the others.  Writes
+`docs/benchmark.json`, `docs/benchmark.md` and `docs/benchmark.png`.  Ends within ten minutes, installing not included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench import contenders, requests
+from bench.contenders import PROVIDER, REDIS, ROOT, Contender, Missing
+from bench.load import Load
+from bench.machine import Process, cores, started, waited_for
+from bench.report import write
+
+ROUNDS = 2
+WITHIN_S = 600.0
+MEASURED, AROUND = cores()
+Row = dict[str, Any]
+
+
+class Bench:
+    """Contenders that run, and rows of what was measured."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.folder, self.seconds = folder, seconds
+        self.until = time.monotonic() + WITHIN_S
+        self.running: dict[str, tuple[Contender, Process | None]] = {}
+        self.rows: list[Row] = []
+        self.missing: dict[str, str] = {}
+        self._port = contenders.FIRST
+
+    def enter(self, stack: contextlib.ExitStack, name: str, make: Any) -> None:
+        """Installs if need be, starts and waits; what cannot be is noted as missing."""
+        self._port += 1
+        try:
+            found: Contender = make(self.folder, self._port)
+            if not found.command:
+                self.running[name] = found, None
+                return
+            began = time.monotonic()
+            process = stack.enter_context(started(found.start(MEASURED, self.folder)))
+            body = requests.short(found.model).encode()
+            waited_for(process, found.url, found.within_s, body, {"content-type": "application/json", **found.headers})
+        except (Missing, TimeoutError, OSError, subprocess.SubprocessError) as reason:
+            self.missing[name] = str(reason)
+            print(f"{name}: left out. {reason}", flush=True)
+            return
+        self.running[name] = found, process
+        self.rows.append({"part": "start", "contender": name, "ready_s": round(time.monotonic() - began, 2)})
+
+    def send(self, part: str, name: str, body: str, **how: Any) -> Row:
+        """One measurement."""
+        contender, process = self.running[name]
+        load = Load(contender.url, body, contender.headers, **{"seconds": self.seconds, **how})
+        before = process.cpu_s() if process else 0.0
+        found: Row = sent(load)
+        cpu = (process.cpu_s() - before) if process else 0.0
+        done = max(1, found["requests"])
+        row = {"part": part, "contender": name, "connections": load.connections, "rate": load.rate, **found}
+        row |= {"per_s": round(found["requests"] / found["seconds"], 1), "cpu_us": round(cpu / done * 1e6, 1)}
+        self.rows.append(row)
+        note = f"  FAILED {found['failed']}: {found['first_failure'][:120]}" if found["failed"] else ""
+        print(f"{part:22}{name:18}{row['per_s']:>10.0f}/s p50 {row['p50']:8.2f} p99 {row['p99']:8.2f} ms "
+              f"CPU {row['cpu_us']:8.0f} us{note}", flush=True)  # fmt: skip
+        return row
+
+    def turns(self, part: str, **how: Any) -> Iterator[str]:
+        """Each contender once in every round, while there is time."""
+        for _ in range(ROUNDS):
+            for name in self.running:
+                if time.monotonic() < self.until:
+                    yield name
+
+
+def sent(load: Load) -> Row:
+    """The load from a process of its own."""
+    command = [sys.executable, "-m", "bench.load", json.dumps(asdict(load))]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=load.seconds + 60, cwd=ROOT, check=True, preexec_fn=_around
+    )
+    found: Row = json.loads(done.stdout)
+    return found
+
+
+def _around() -> None:
+    os.sched_setaffinity(0, AROUND)
+
+
+def throughput(bench: Bench) -> None:
+    """As much as goes: sixteen clients that never wait."""
+    for kind, make in requests.KINDS.items():
+        for name in bench.turns("throughput"):
+            bench.send(f"throughput: {kind}", name, make(bench.running[name][0].model), connections=16)
+
+
+def latency(bench: Bench) -> None:
+    """One client, and then half of what each contender bore at most."""
+    for name in bench.turns("alone"):
+        bench.send("alone: long", name, requests.long(bench.running[name][0].model), connections=1)
+    most = {
+        row["contender"]: row["per_s"] for row in bench.rows if row["part"] == "throughput: long" and row["requests"]
+    }
+    for name in bench.turns("half load"):
+        rate = most.get(name, 200.0) / 2
+        body = requests.long(bench.running[name][0].model)
+        bench.send("half load: long", name, body, connections=64, rate=min(rate, 5000.0))
+
+
+def streams(bench: Bench) -> None:
+    """Streams whose events come two milliseconds apart: each is a packet of its own."""
+    for name in bench.turns("streams"):
+        body = requests.stream(bench.running[name][0].model, gap_ms=2)
+        row = bench.send("streams: paced", name, body, connections=20, seconds=max(3.0, bench.seconds))
+        row["cpu_us_per_event"] = round(row["cpu_us"] / requests.EVENTS, 2)
+
+
+def memory(bench: Bench, count: int = 1000) -> None:
+    """At rest, and with a thousand streams open."""
+    for name, (contender, process) in bench.running.items():
+        if process is None or time.monotonic() > bench.until:
+            continue
+        rest = process.memory_mb()
+        body = requests.stream(contender.model, hold=True)
+        load = Load(contender.url, body, contender.headers, connections=count, seconds=6.0, hold=True)
+        command = [sys.executable, "-m", "bench.load", json.dumps(asdict(load))]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, preexec_fn=_around) as clients:
+            time.sleep(5.0)
+            with_streams = process.memory_mb()
+            clients.wait(60)
+        row = {"part": "memory", "contender": name, "rest_mb": round(rest, 1), "streams": count}
+        bench.rows.append(row | {"added_mb": round(with_streams - rest, 1)})
+        print(
+            f"memory                {name:18} {rest:.0f} MB at rest, {with_streams - rest:+.0f} MB with {count} streams"
+        )
+
+
+def workers(bench: Bench) -> None:
+    """What two workers spend for a request that one serves: the same means that two bear twice as much."""
+    for name in ("tollgate", "tollgate, 2 workers") * ROUNDS:
+        if name in bench.running and time.monotonic() < bench.until:
+            bench.send("workers", name, requests.long("auto"), connections=32)
+
+
+PARTS = {"throughput": throughput, "latency": latency, "streams": streams, "memory": memory, "workers": workers}
+
+
+@contextlib.contextmanager
+def surroundings(folder: Path) -> Iterator[None]:
+    """The provider, and a Redis of our own."""
+    with contextlib.ExitStack() as stack:
+        command = [sys.executable, "-m", "bench.upstream", str(PROVIDER)]
+        stack.enter_context(started(Process(command, AROUND, folder / "provider.log", cwd=ROOT)))
+        with contextlib.suppress(Missing):
+            redis = contenders.needed("redis-server", "")
+            command = [redis, "--port", str(REDIS), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+            stack.enter_context(started(Process(command, AROUND, folder / "redis.log", cwd=folder)))
+        time.sleep(1.5)
+        yield
+
+
+def main(options: argparse.Namespace) -> None:
+    """Runs the parts and writes the report."""
+    with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        stack.enter_context(surroundings(folder))
+        bench = Bench(folder, options.seconds)
+        chosen = dict(contenders.ALL)
+        if "workers" in options.parts:
+            chosen["tollgate, 2 workers"] = contenders.tollgate("tollgate, 2 workers", workers=2)
+        for each, make in chosen.items():
+            if not options.only or each in options.only:
+                bench.enter(stack, each, make)
+        bench.until = time.monotonic() + WITHIN_S - 30
+        aside = bench.running.pop("tollgate, 2 workers", None)
+        for part in options.parts:
+            if part == "workers" and aside is not None:
+                bench.running["tollgate, 2 workers"] = aside
+            PARTS[part](bench)
+        facts = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+        write(ROOT / "docs", bench.rows, bench.missing, facts | {"load": os.getloadavg()[0]})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--only", nargs="+", default=[])
+    parser.add_argument("--seconds", type=float, default=2.0)
+    main(parser.parse_args())
