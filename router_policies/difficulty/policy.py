@@ -17,6 +17,8 @@ from router_policies.difficulty.text import asked, plain_name
 class Difficulty:
     """Puts the cheapest candidate first whose P(good enough) reaches `target_quality`; the others follow as failover.
 
+    It stands last among the policies that sort: one after it would undo its order.
+
     `target_quality`  0 to 1; with `relative`, a share of the best candidate's P instead of a P of its own.
     `artifact`        directory that `tollgate train` wrote; empty: the one that ships.
     `default`         deployment that answers where there is no evidence; none: the candidate of the highest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -12,8 +13,11 @@ from numpy.typing import NDArray
 from router_policies.difficulty.outcomes import Outcomes
 
 QUALITY_KEPT = 0.99
-"""On the half it is tuned on, a cascade must keep this share of the best single model's quality, by a standard error:
-of hundreds of pairs the one that looks best is flattered by chance."""
+"""A cascade must keep this share of the best single model's quality on the half it is chosen on."""
+COST_WEIGHT = 0.05
+"""From there to the best model's own quality a point of it is worth twenty points of cost: of hundreds of pairs, the
+cheapest that just keeps the quality is one that chance flattered."""
+SPLITS = 4
 RESAMPLES = 200
 ANSWERED_MIN = 0.5
 CHEAP = 0.25
@@ -35,13 +39,11 @@ def canonical(answer: object) -> str | None:
         return "".join(text.split()).replace('"', "'") or None
 
 
-def figures(
-    outcomes: Outcomes, opinion: Floats, halves: tuple[NDArray[np.intp], NDArray[np.intp]], rng: np.random.Generator
-) -> dict[str, Any] | None:
-    """The cheapest cascade that keeps the quality on one half, tested on the other, both ways; None without answers.
+def figures(outcomes: Outcomes, opinion: Floats, rng: np.random.Generator) -> dict[str, Any] | None:
+    """A cascade chosen on one half of the queries and tested on the other, both ways, in several splits.
 
     `plain` ends where two answers agree; `with the router` also where the strong model is not expected to do better.
-    Where no cascade keeps the quality, the one of the highest quality is taken.
+    None without answers.
     """
     if outcomes.answers is None:
         return None
@@ -51,34 +53,39 @@ def figures(
         return None
     names = tuple(outcomes.models[i] for i in usable)
     field = _Field(outcomes.scores[:, usable], outcomes.costs[:, usable], codes[:, usable], opinion[:, usable])
+    splits = [rng.permutation(len(outcomes)) for _ in range(SPLITS)]
     resampled = rng.integers(0, len(outcomes), (RESAMPLES, len(outcomes)))
     return {
-        "plain": _both_ways(field, names, halves, (NO_GAIN,), resampled),
-        "with the router": _both_ways(field, names, halves, GAINS, resampled),
+        "plain": _over_splits(field, names, splits, (NO_GAIN,), resampled),
+        "with the router": _over_splits(field, names, splits, GAINS, resampled),
     }
 
 
-def _both_ways(
+def _over_splits(
     field: _Field,
     names: tuple[str, ...],
-    halves: tuple[NDArray[np.intp], NDArray[np.intp]],
+    splits: list[NDArray[np.int64]],
     gains: tuple[float, ...],
     resampled: NDArray[np.int64],
 ) -> dict[str, Any] | None:
-    parts, chosen = [], []
-    for tuned, test in (halves, halves[::-1]):
-        cascade = _cheapest(field.rows(tuned), gains)
-        if cascade is None:
-            return None
-        held = field.rows(test)
-        given, spent, ended = held.run(cascade)
-        parts.append((given, spent, held.scores[:, cascade.strong], held.costs[:, cascade.strong], ended))
-        chosen.append({name: names[getattr(cascade, name)] for name in ("first", "second", "strong")})
-    quality, cost, best, best_cost, ended = (np.concatenate(both) for both in zip(*parts, strict=True))
+    """Each query's mean over the splits, in each of which it is tested once."""
+    totals = np.zeros((5, len(field.scores)))
+    chosen: Counter[tuple[str, ...]] = Counter()
+    for order in splits:
+        halves = order[: len(order) // 2], order[len(order) // 2 :]
+        for tuned, test in (halves, halves[::-1]):
+            cascade = _best(field.rows(tuned), gains)
+            if cascade is None:
+                return None
+            held = field.rows(test)
+            given, spent, ended = held.run(cascade)
+            totals[:, test] += given, spent, held.scores[:, cascade.strong], held.costs[:, cascade.strong], ended
+            chosen[names[cascade.first], names[cascade.second], names[cascade.strong]] += 1
+    quality, cost, best, best_cost, ended = totals / len(splits)
+    often = chosen.most_common(1)[0][0]
     return {
-        "chosen": chosen,
+        "chosen": dict(zip(("first", "second", "strong"), often, strict=True)),
         "ended_cheap": float(ended.mean()),
-        "right_when_cheap": float(quality[ended > 0].mean()) if ended.any() else float("nan"),
         "quality_share": _ratio(quality, best, resampled),
         "cost_share": _ratio(cost, best_cost, resampled),
     }
@@ -122,21 +129,21 @@ def _codes(answers: NDArray[np.object_]) -> NDArray[np.int64]:
     return np.array(flat, dtype=np.int64).reshape(answers.shape)
 
 
-def _cheapest(field: _Field, gains: tuple[float, ...]) -> _Cascade | None:
-    """The cheapest cascade that keeps the quality, else the one of the highest; None if no two models are cheap."""
+def _best(field: _Field, gains: tuple[float, ...]) -> _Cascade | None:
+    """Of the cascades that keep the quality the most useful, else the one that keeps most; None if nobody is cheap."""
     strong = int(field.scores.mean(axis=0).argmax())
-    least = QUALITY_KEPT * field.scores[:, strong]
     price = field.costs.mean(axis=0)
+    whole = field.scores[:, strong].mean()
     best: tuple[tuple[float, float], _Cascade] | None = None
-    cheap = [i for i in np.argsort(price) if i != strong and price[i] <= CHEAP * price[strong]]
+    cheap = [i for i in range(len(price)) if i != strong and price[i] <= CHEAP * price[strong]]
     for first, second in permutations(cheap, 2):
         for gain in gains:
-            cascade = _Cascade(int(first), int(second), strong, gain)
+            cascade = _Cascade(first, second, strong, gain)
             given, spent, _ = field.run(cascade)
-            surplus = given - least
-            margin = surplus.mean() - surplus.std() / len(surplus) ** 0.5
-            rank = (max(-float(margin), 0.0), float(spent.mean()))
-            if best is None or rank < best[0]:
+            surplus = float(given.mean() / whole) - QUALITY_KEPT
+            worth = min(surplus, 1 - QUALITY_KEPT) - COST_WEIGHT * float(spent.mean() / price[strong])
+            rank = (min(surplus, 0.0), worth)
+            if best is None or rank > best[0]:
                 best = rank, cascade
     return best[1] if best else None
 

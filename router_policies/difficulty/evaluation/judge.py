@@ -143,7 +143,7 @@ def figures(judged: Judged, weak: str | None = None, strong: str | None = None, 
         "best_single": outcomes.models[int(quality.argmax())],
         "pair": pair(judged, *_pair(judged, weak, strong), rng),
         "cost": costs(judged, halves, rng),
-        "agreement": agreement.figures(outcomes, judged.opinion, halves, rng),
+        "agreement": agreement.figures(outcomes, judged.opinion, rng),
     }
 
 

@@ -65,9 +65,10 @@ def agreement(figures: Mapping[str, Any]) -> list[str]:
     for name, found in (figures["agreement"] or {}).items():
         if found is None:
             continue
-        chosen = found["chosen"][0]
+        chosen = found["chosen"]
         lines.append(
-            f"agreement cascade, {name} ({chosen['first']} and {chosen['second']}, else {chosen['strong']}): "
+            f"agreement cascade, {name} (most often {chosen['first']} and {chosen['second']}, else "
+            f"{chosen['strong']}): "
             f"{_interval(found['quality_share'])} of the best single model's quality for "
             f"{_interval(found['cost_share'])} of its cost; {found['ended_cheap']:.0%} ended cheap"
         )
