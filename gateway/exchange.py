@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from gateway import money
 from gateway.dialects.base import Decoder
@@ -198,13 +199,10 @@ class Exchange:
         tokens = used.input_tokens + used.output_tokens
         shares = self._shares((self.step.worst_cost or 0) if cost.total is None else cost.total, tokens)
         first = self.first_byte
-        record = replace(
-            self.reservation.draft,
+        record = Record(
+            **self._known(),
             version=1,
             outcome=self.outcome(),
-            deployment=self.step.deployment.id,
-            provider=self.step.deployment.provider.id,
-            upstream_model=self.step.deployment.upstream_model,
             response_model=self.decoder.meter.response_model if self.decoder else "",
             finish_reason=self.decoder.meter.finish_reason if self.decoder else "",
             tokens={bucket.value: count for bucket, count in used.tokens.items()},
@@ -225,30 +223,30 @@ class Exchange:
         return Spent(owed, 1, tokens, shares), record
 
     def _draft(self) -> Record:
+        return Record(**self._known(), version=0, outcome=Outcome.PRESUMED, estimated=True, cost=self.plan.worst_cost)
+
+    def _known(self) -> dict[str, Any]:
+        """Fields of the record that do not wait for the answer."""
         request, deployment = self.request, self.step.deployment
-        return Record(
-            id=request.id,
-            version=0,
-            at=request.received,
-            tenant=self.tenant.id,
-            key=request.key.id,
-            endpoint=request.format,
-            model=request.model,
-            route=self.route.id if self.route else "",
-            deployment=deployment.id,
-            provider=deployment.provider.id,
-            upstream_model=deployment.upstream_model,
-            outcome=Outcome.PRESUMED,
-            stream=request.stream,
-            user=request.user,
-            task=request.task,
-            tags=request.tags,
-            estimated=True,
-            cost=self.plan.worst_cost,
-            reserved=self.plan.worst_cost or 0,
-            tokens_estimated=self.step.estimate.expected,
-            reasons="; ".join(self.plan.reasons),
-        )
+        return {
+            "id": request.id,
+            "at": request.received,
+            "tenant": self.tenant.id,
+            "key": request.key.id,
+            "endpoint": request.format,
+            "model": request.model,
+            "route": self.route.id if self.route else "",
+            "deployment": deployment.id,
+            "provider": deployment.provider.id,
+            "upstream_model": deployment.upstream_model,
+            "stream": request.stream,
+            "user": request.user,
+            "task": request.task,
+            "tags": request.tags,
+            "reserved": self.plan.worst_cost or 0,
+            "tokens_estimated": self.step.estimate.expected,
+            "reasons": "; ".join(self.plan.reasons),
+        }
 
     def remaining(self, cost: NanoUSD) -> NanoUSD | None:
         """What the tightest hard budget has left once `cost` is settled; None without one."""

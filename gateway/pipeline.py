@@ -15,6 +15,7 @@ from typing import Protocol
 from gateway import accounts
 from gateway.credentials.keyring import Keyring
 from gateway.dialects.base import Dialect
+from gateway.dialects.retry_after import exhausted
 from gateway.errors import (
     BudgetExceeded,
     GatewayError,
@@ -38,6 +39,9 @@ from gateway.settlements import Settlements
 from gateway.tokens import Counter
 from gateway.types import Limit, Request, Tenant
 from gateway.upstream import Upstream
+
+LIMITS_LOOK_S = 0.05
+"""A busy deployment's limits are not read from every reply."""
 
 
 class Send(Protocol):
@@ -199,10 +203,11 @@ class Pipeline:
         async with asyncio.timeout_at(first) as deadline:
             async with await self.parts.upstream.open(call, provider, dialect, on_retry) as answer:
                 decoder = exchange.decoder = dialect.decoder(request, step, exchange.bill)
+                self.heed(exchange, answer)
                 async for chunk in answer.chunks():
-                    deadline.reschedule(last)  # a slow client is not a silent provider
-                    out = decoder.feed(chunk)
-                    if out:
+                    if request.stream:
+                        deadline.reschedule(last)  # a slow client is not a silent provider
+                    if out := decoder.feed(chunk):
                         await self.pass_on(exchange, out, send)
                     if request.stream:
                         deadline.reschedule(min(last, self.now() + times.idle_s))
@@ -211,6 +216,15 @@ class Pipeline:
         await self.pass_on(exchange, out, send, more=False)
         exchange.finished = True
         self.learn(exchange, began)
+
+    def heed(self, exchange: Exchange, answer: Answer) -> None:
+        """The provider's own limits, as its reply tells them, are known to plans before it has to refuse."""
+        condition, now = self.parts.health.of(exchange.step.deployment.id), self.now()
+        if now >= condition.look_at:
+            condition.look_at = now + LIMITS_LOOK_S
+            wait_s = exhausted(answer.headers, exchange.request.received)
+            if wait_s:
+                condition.exhausted(now, wait_s)
 
     async def pass_on(self, exchange: Exchange, data: bytes, send: Send, *, more: bool = True) -> None:
         """Some bytes to the client; the first of them bring the status and headers."""

@@ -39,6 +39,24 @@ class Refused:
     param: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """What the request asks of any deployment."""
+
+    cache_writes: bool
+    service_tier: str
+    audio: bool
+
+    @classmethod
+    def of(cls, request: Request, content: Content) -> Asks:
+        """Read once, not for each candidate."""
+        return cls(
+            cache_writes=CACHE_CONTROL in request.raw,
+            service_tier=_text(request.body.get("service_tier")),
+            audio=bool(content.audio) or "audio" in (request.body.get("modalities") or ()),
+        )
+
+
 class Planner:
     """Plans requests under one version of the settings.
 
@@ -71,16 +89,19 @@ class Planner:
         CostAboveMaximum, naming each candidate's reason.
         """
         route, candidates = self.permitted(request, tenant)
-        steps = [self._step(request, content, deployment, now) for deployment in candidates]
+        asks = Asks.of(request, content)
+        steps = [self._step(asks, content, deployment, now) for deployment in candidates]
         refused: dict[str, Refused] = {}
         steps = _kept(steps, refused, lambda step: _unfit(step, content) or _ungranted(step, tenant))
+        if route is not None:
+            steps.sort(key=lambda step: cost_key(step.expected_cost))
         plan = self._shaped(Plan(tuple(steps)), route, request, Context(tenant, now, self.health.stats(), fill))
         cost_max = _least(request.cost_max, tenant.request_cost_max)
         steps = _kept(plan.steps, refused, lambda step: self._unaffordable(step, request, tenant, cost_max))
         if not steps:
             raise _nothing_fits(request, refused, plan)
         dropped = tuple(Dropped(deployment, why.reason) for deployment, why in refused.items())
-        baseline = self._baseline(route, steps, request, content, now)
+        baseline = self._baseline(route, steps, asks, content, now)
         return route, replace(plan, steps=tuple(steps), dropped=(*plan.dropped, *dropped), baseline=baseline)
 
     def permitted(self, request: Request, tenant: Tenant) -> tuple[Route | None, tuple[Deployment, ...]]:
@@ -95,17 +116,14 @@ class Planner:
     def _shaped(self, plan: Plan, route: Route | None, request: Request, context: Context) -> Plan:
         if not plan.steps:
             return plan
-        policies: Sequence[Policy] = ()
-        if route is not None:
-            plan = plan.sorted(key=lambda step: cost_key(step.expected_cost))
-            policies = route.policies
+        policies: Sequence[Policy] = () if route is None else route.policies
         for policy in policies:
             plan = policy.apply(plan, request, context)
         if context.fill and self.degrade is not None and not any(type(each) is type(self.degrade) for each in policies):
             plan = self.degrade.apply(plan, request, context)
         return plan
 
-    def _step(self, request: Request, content: Content, deployment: Deployment, now: float) -> Step:
+    def _step(self, asks: Asks, content: Content, deployment: Deployment, now: float) -> Step:
         estimate = self.counter.estimate(content, deployment)
         condition = self.health.of(deployment.id)
         cap = content.output_requested or _room(deployment, estimate.expected)
@@ -117,10 +135,10 @@ class Planner:
             output_expected=min(cap, OUTPUT_EXPECTED if mean is None else round(mean)),
             at=now,
             choices=content.choices,
-            cache_writes=CACHE_CONTROL in request.raw,
-            service_tier=_text(request.body.get("service_tier")),
-            audio=bool(content.audio) or "audio" in (request.body.get("modalities") or ()),
-            healthy=not condition.open or condition.healthy(self.clock()),
+            cache_writes=asks.cache_writes,
+            service_tier=asks.service_tier,
+            audio=asks.audio,
+            healthy=condition.untroubled or condition.healthy(self.clock()),
         )
 
     def _unaffordable(self, step: Step, request: Request, tenant: Tenant, cost_max: NanoUSD | None) -> Refused | None:
@@ -140,14 +158,14 @@ class Planner:
         return None
 
     def _baseline(
-        self, route: Route | None, steps: Sequence[Step], request: Request, content: Content, now: float
+        self, route: Route | None, steps: Sequence[Step], asks: Asks, content: Content, now: float
     ) -> Step | None:
         if route is None or route.baseline is None:
             return None
         for step in steps:
             if step.deployment.id == route.baseline:
                 return step
-        reference = self._step(request, content, self.catalog.deployments[route.baseline], now)
+        reference = self._step(asks, content, self.catalog.deployments[route.baseline], now)
         return reference.capped(steps[0].output_cap)
 
 

@@ -300,7 +300,7 @@ def _tier(block: Block, outside: object) -> str:
 def _reported_cost(block: Block, tokens: Mapping[Bucket, int], flags: list[str]) -> NanoUSD | None:
     for path, unit in _COSTS:
         value = _at(block, path)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if value is None or isinstance(value, bool) or not isinstance(value, int | float):
             continue
         if path == ("cost_in_usd_ticks",) and not value and tokens:
             continue  # Azure's Grok says 0 for everything
@@ -341,8 +341,8 @@ def _count(block: Block, paths: Iterable[Path], flags: list[str]) -> int:
 
 
 def _at(block: Block, path: Path) -> object:
-    value: object = block
-    for name in path:
+    value: object = block.get(path[0])
+    for name in path[1:] if value is not None else ():
         if isinstance(value, dict):  # what JSON becomes; to ask for any Mapping takes ten times as long
             value = value.get(name)
         elif isinstance(value, list):
