@@ -216,6 +216,8 @@ class _Choice:
                 yield OpaqueDelta(Opaque(Format.GEMINI, kind, part), self.index)
             return
         thought = part.get("thought") is True
+        if thought:
+            yield from self.end()  # of what was said before
         if text:
             self.said = self.said or not thought
             yield ReasoningDelta(text, self.index) if thought else TextDelta(text, self.index)
@@ -225,7 +227,7 @@ class _Choice:
             self._text_signature = signature
 
     def end(self) -> Iterator[Delta]:
-        """What is told once nothing more is said."""
+        """What is told once a text has ended."""
         yield from self._signed("t", self._text_signature)
         self._text_signature = ""
 
