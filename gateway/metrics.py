@@ -74,6 +74,7 @@ GAUGES: Mapping[str, tuple[tuple[str, ...], str, str]] = {
     "tollgate_circuit_open": (DEPLOYMENT, "1 while a worker sends nothing there.", "livemax"),
     "tollgate_inflight_requests": (DEPLOYMENT, "Calls under way.", "livesum"),
     "tollgate_records_pending": ((), "Records that are not in SQL yet, at least.", "livemax"),
+    "tollgate_ledger_up": ((), "1 if the ledger answered when this was asked for, else 0.", "livemostrecent"),
 }
 """Gauges by name: labels, help and how workers' values join; those without are the same for all, from the ledger."""
 
@@ -194,6 +195,10 @@ class Metrics:
     def nano_usd(self, name: str = "tollgate_cost_usd") -> dict[tuple[str, ...], NanoUSD]:
         """The exact sums of this process behind a counter of dollars, by label values."""
         return {key[1:]: dollars.nano for key, dollars in self._dollars.items() if key[0] == name}
+
+    def reached_ledger(self, answered: bool) -> None:
+        """Shows whether the ledger has just answered."""
+        self._gauges["tollgate_ledger_up"].set(answered)
 
     def publish(self, conditions: Mapping[str, Condition], pending: int) -> None:
         """Shows this worker's gauges to whichever worker is asked.  Once a second is enough; `render` does it too."""

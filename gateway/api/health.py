@@ -50,8 +50,10 @@ class Health:
                 places = site.catalog.deployments.values()
                 shown = shared_lines(site.directory.tenants, site.pipeline.limits, places)
                 balances = await self.parts.ledger.balances(shown)
+                await self.parts.ledger.ping()
+            metrics.reached_ledger(True)
         except (LedgerUnavailable, TimeoutError):
-            balances = []  # the other figures are still true
+            metrics.reached_ledger(False)  # the other figures are still true
         conditions = {name: self.parts.health.of(name) for name in site.catalog.deployments}
         pending = self.parts.recorder.pending() + self.parts.settlements.waiting
         body = metrics.render(balances, conditions, pending)

@@ -53,7 +53,8 @@ def test_the_names_are_the_public_contract() -> None:
         budget_limit_usd budget_spent_usd budget_reserved_usd budget_denials_total budget_degrades_total decisions_total
         escalations_total failovers_total retries_total request_seconds upstream_seconds time_to_first_token_seconds
         overhead_seconds circuit_open inflight_requests reply_cache_total token_estimate_ratio usage_missing_total
-        price_unknown_total overshoot_usd_total records_pending records_written_total records_failed_total"""
+        price_unknown_total overshoot_usd_total records_pending records_written_total records_failed_total
+        ledger_up"""
     assert {f"tollgate_{name}" for name in promised.split()} == NAMES
 
 
