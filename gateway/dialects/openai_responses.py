@@ -32,6 +32,7 @@ from gateway.errors import GatewayError
 from gateway.plan import Step
 from gateway.types import Capability, Format, Provider, Request, Tenant
 
+_NULL = Raw(b"null")
 PENDING = frozenset({"queued", "in_progress"})
 
 
@@ -82,6 +83,9 @@ def _set_effort(body: Fields, step: Step) -> None:
         body["reasoning"] = {**relay.nested(body.get("reasoning")), "effort": word}
 
 
+_NOTHING = Raw()
+
+
 class _Response(msgspec.Struct):
     """A response as far as it is metered.  Providers send anything anywhere: no field has a type."""
 
@@ -99,7 +103,7 @@ class _Response(msgspec.Struct):
 class _Event(msgspec.Struct):
     type: Any = ""
     delta: Any = None
-    response: Raw | None = None
+    response: Raw = _NOTHING
 
 
 _RESPONSE = msgspec.json.Decoder(_Response)
@@ -192,7 +196,7 @@ class ResponsesStream(StreamRelay):
         kind = str(event.type)
         if kind.endswith(".delta"):
             self._texts.add(event.delta)
-        elif event.response is not None:
+        elif bytes(event.response)[:1] == b"{":
             return self._state(raw, kind, event.response)
         elif kind == "error":
             raise self._reading.reported(relay.data(raw))
@@ -232,7 +236,7 @@ class ResponsesStream(StreamRelay):
         data = sse.parse(raw).data
         if data is not None and data.strip() not in (b"", b"[DONE]"):
             relay.check_json(data)
-            if b'"error"' in data:
+            if relay.nested(Raw(data)).get("error", _NULL) != _NULL:
                 raise self._reading.reported(data)
         return raw if self._held is None else b""
 

@@ -52,12 +52,10 @@ Item = dict[str, Any]
 def usage_block(usage: Usage, cost: Cost | None) -> dict[str, Any]:
     """Usage in the shape of Responses: cached tokens within the input, reasoning within the output; `cost` if known."""
     tokens = usage.tokens
-    details = {"cached_tokens": usage.cached_tokens}
-    if writes := sum(tokens.get(bucket, 0) for bucket in CACHE_WRITES):
-        details["cache_write_tokens"] = writes
+    writes = sum(tokens.get(bucket, 0) for bucket in CACHE_WRITES)
     block: dict[str, Any] = {
         "input_tokens": usage.input_tokens,
-        "input_tokens_details": details,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": writes},
         "output_tokens": usage.output_tokens,
         "output_tokens_details": {"reasoning_tokens": tokens.get(Bucket.REASONING, 0)},
         "total_tokens": usage.input_tokens + usage.output_tokens,

@@ -66,7 +66,7 @@ INCLUDED = frozenset({LOGPROBS, "reasoning.encrypted_content"})
 
 def read_request(body: Mapping[str, Any]) -> Conversation:
     """See Codec.read_request."""
-    system, turns = read_input(body.get("input"))
+    system, turns = read_input(() if body.get("input") is None else body["input"])  # a `prompt` may hold it all
     if instructions := maybe(body, "instructions", fields.string):
         system = [Text(instructions), *system]
     tools, opaque_tools = _tools(maybe(body, "tools", fields.items) or ())
