@@ -54,6 +54,10 @@ def refused(kind: str) -> list[Row]:
 
 def body(row: Row) -> bytes:
     """The reply's bytes."""
+    if "response_raw_b64" in row:
+        return base64.b64decode(row["response_raw_b64"])
+    if row["response_format"] == "ndjson":
+        return b"".join(line.encode() + b"\n" for line in row["response_events"])
     if "response_events" in row:
         return b"".join(event.encode() + b"\n\n" for event in row["response_events"])
     if row["response_format"] == "text":

@@ -50,14 +50,13 @@ Block = dict[str, Any]
 
 
 class Blocks:
-    """Writes the parts of one conversation.  `caches` and `judges` say what the model takes: cache points, and whether
-    a tool failed.
+    """Writes the parts of one conversation, as far as the model takes them: cache points, whether a tool failed, and
+    thoughts that were signed.
     """
 
-    def __init__(self, cannot: Callable[[str, str], None], *, caches: bool, judges: bool) -> None:
+    def __init__(self, cannot: Callable[[str, str], None], *, caches: bool, judges: bool, remembers: bool) -> None:
         self._cannot = cannot
-        self._caches = caches
-        self._judges = judges
+        self._caches, self._judges, self._remembers = caches, judges, remembers
         self._names: set[str] = set()  # of documents, which must differ
 
     def messages(self, c: Conversation) -> tuple[list[Block], list[Block]]:
@@ -106,7 +105,7 @@ class Blocks:
             case Audio(data, format=kind):
                 return {"audio": {"format": kind, "source": {"bytes": data}}}
             case Reasoning():
-                return _thought(part) if claude_asked.is_thought(part) else None
+                return _thought(part) if self._remembers and claude_asked.is_thought(part) else None
             case Opaque(format=Format.CONVERSE):
                 return dict(part.value)
             case _:

@@ -51,6 +51,7 @@ class _Request:
             refuser.cannot,
             caches=caches or accepts(step, "cache_control"),
             judges=self.claude or self.nova,
+            remembers=self.claude,
         )
         self.more: dict[str, Any] = {}  # in the model's own words
 
