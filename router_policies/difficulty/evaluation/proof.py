@@ -173,9 +173,9 @@ def _verified(labelled: Outcomes, questions: list[str]) -> Floats:
 
 
 def _timed(model: Model, text: str) -> float:
-    start = time.perf_counter()
+    start = time.thread_time_ns()
     model.probabilities([text])
-    return (time.perf_counter() - start) * 1e6
+    return (time.thread_time_ns() - start) / 1e3
 
 
 def share(area: float, whole: float) -> float:
