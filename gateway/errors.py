@@ -172,10 +172,12 @@ class LimitReached(GatewayError):
         window: str = "",
         param: str | None = None,
         retry_after_s: float | None = None,
+        balance: object = None,
     ) -> None:
         super().__init__(message, param=param, retry_after_s=retry_after_s)
         self.account = account
         self.window = window
+        self.balance = balance  # gateway.ledger.base.Balance of the limit, where the ledger refused
 
 
 class BudgetExceeded(LimitReached):

@@ -31,13 +31,27 @@ class Condition:
     open: bool = False
     probing_until: float = 0.0
     inflight: int = 0
+    exhausted_until: float = 0.0  # the provider's own limits have nothing left; 0: they have, as far as is known
+    look_at: float = 0.0  # when its limits are looked at again
     first_token_ms: float | None = None
     tokens_per_second: float | None = None
     output_mean: float | None = None
 
+    @property
+    def untroubled(self) -> bool:
+        """Whether a call may be sent, whatever the time."""
+        return not self.open and not self.exhausted_until
+
     def healthy(self, now: float) -> bool:
-        """Whether a call may be sent: closed, or open long enough and nobody probes."""
+        """Whether a call may be sent: its limits have room, and it is closed, or open long enough and nobody probes."""
+        if now < self.exhausted_until:
+            return False
+        self.exhausted_until = 0.0
         return not self.open or (now >= self.open_until and now >= self.probing_until)
+
+    def exhausted(self, now: float, seconds: float) -> None:
+        """The provider says that nothing is left of one of its limits for so long."""
+        self.exhausted_until = now + min(seconds, COOLDOWN_MAX_S)
 
     def began(self, now: float) -> None:
         """A call was sent; on an open circuit it is the probe."""

@@ -38,6 +38,7 @@ from gateway.reply_headers import reply_headers
 from gateway.settlements import Settlements
 from gateway.tokens import Counter
 from gateway.types import Limit, Request, Tenant
+from gateway.transport.base import Answer
 from gateway.upstream import Upstream
 
 LIMITS_LOOK_S = 0.05
@@ -146,14 +147,14 @@ class Pipeline:
         """Tries the steps in order until one answers.  Once the client has seen a byte there is no other step."""
         failure: GatewayError = NoDeployment("No deployment is in service.", retry_after_s=5.0)
         for step in exchange.plan.steps:
-            if not exchange.covers(step):
+            if not await self.covered(exchange, step):
                 continue
             exchange.turn_to(step)
             try:
                 await self.attempt(exchange, step, send)
             except GatewayError as error:
                 failure = error
-                exchange.failed(error)
+                exchange.failed(error, self.parts.counter)
                 if exchange.first_byte is not None and exchange.decoder is not None:
                     await send.end(exchange.decoder.cut(error))
                     return
@@ -164,6 +165,19 @@ class Pipeline:
                 return
         exchange.status = failure.status
         raise failure
+
+    async def covered(self, exchange: Exchange, step: Step) -> bool:
+        """Whether what is set aside bounds one more attempt; what failed ones may cost is set aside beside it."""
+        extra = exchange.shortage(step, self.hold_s)
+        if extra is None or not exchange.held:
+            return True
+        try:
+            await self.parts.ledger.reserve(extra)
+        except (LimitReached, LedgerUnavailable):
+            return False
+        self.parts.settlements.opened(extra)
+        exchange.extras.append(extra)
+        return True
 
     async def attempt(self, exchange: Exchange, step: Step, send: Send) -> None:
         """One step: call the provider and relay its answer, within its deadlines."""
@@ -263,6 +277,8 @@ class Pipeline:
         parts.metrics.observe(record, now - exchange.began - upstream_s, upstream_s)
         if exchange.held:
             await parts.settlements.settle(exchange.reservation, spent, record)
+            for extra in exchange.extras:
+                await parts.settlements.release(extra)
         else:
             parts.recorder.spool(record)
 

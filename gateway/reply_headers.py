@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -35,9 +37,8 @@ def reply_headers(exchange: Exchange) -> Headers:
     left = exchange.remaining(exchange.plan.worst_cost or 0 if spent is None else spent)
     if left is not None:
         headers.append((b"x-tollgate-budget-remaining-usd", dollars(left).encode()))
-    for balance in exchange.balances:
-        if (names := RATE_HEADERS.get(balance.limit.unit)) is not None:
-            headers += _rate_headers(balance, names)
+    if exchange.balances:
+        headers += rate_headers(exchange.balances, request.received)
     return headers
 
 
@@ -53,15 +54,43 @@ def _cost_headers(exchange: Exchange, usage: Usage, headers: Headers) -> NanoUSD
     return total + exchange.wasted
 
 
-RATE_HEADERS = {
-    Unit.REQUESTS: (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests"),
-    Unit.TOKENS: (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens"),
-}
+def rate_headers(balances: Iterable[Balance], now: float) -> Headers:
+    """OpenAI's `x-ratelimit-*` of the limits on requests and on tokens that have the least left."""
+    tightest: dict[Unit, Balance] = {}
+    for balance in balances:
+        unit = balance.limit.unit
+        if unit is Unit.REQUESTS or unit is Unit.TOKENS:
+            known = tightest.get(unit)
+            if known is None or balance.remaining < known.remaining:
+                tightest[unit] = balance
+    return [header for unit, balance in tightest.items() for header in _rate_headers(unit, balance, now)]
 
 
-def _rate_headers(balance: Balance, names: tuple[bytes, bytes]) -> Headers:
-    limit, remaining = names
-    return [(limit, b"%d" % balance.limit.amount), (remaining, b"%d" % balance.remaining)]
+def _rate_headers(unit: Unit, balance: Balance, now: float) -> Headers:
+    """A rolling window is as it was before only when all of it has passed."""
+    limit, name = balance.limit, unit.value.encode()
+    headers = [
+        (b"x-ratelimit-limit-" + name, b"%d" % limit.amount),
+        (b"x-ratelimit-remaining-" + name, b"%d" % balance.remaining),
+    ]
+    wait_s = float(limit.window.rolling_s) if balance.resets is None else balance.resets - now
+    if wait_s > 0:
+        headers.append((b"x-ratelimit-reset-" + name, duration(wait_s)))
+    return headers
+
+
+def duration(seconds: float) -> bytes:
+    """As OpenAI writes it: 120ms, 7.66s, 1s, 6m0s, 23h59m1s."""
+    millis = math.ceil(seconds * 1000)
+    if millis < 1000:  # a second
+        return b"%dms" % millis
+    whole, rest = divmod(millis, 1000)
+    minutes, whole = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{whole + rest / 1000:g}s"
+    if hours:
+        return f"{hours}h{minutes}m{text}".encode()
+    return (f"{minutes}m{text}" if minutes else text).encode()
 
 
 @lru_cache(maxsize=4096)

@@ -1,13 +1,16 @@
-"""Errors as clients see them: in the shape of the API they speak.  Pure."""
+"""Errors as clients see them: in the shape of the API they speak."""
 
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import orjson
 
-from gateway.errors import GatewayError, UpstreamRejected
+from gateway.errors import GatewayError, RateLimited, UpstreamRejected
+from gateway.ledger.base import Balance
+from gateway.reply_headers import rate_headers
 from gateway.types import Format
 
 Headers = list[tuple[bytes, bytes]]
@@ -34,6 +37,8 @@ def headers_of(error: GatewayError, request_id: str) -> Headers:
     ]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))
+    if isinstance(error, RateLimited) and isinstance(error.balance, Balance):
+        headers += rate_headers([error.balance], time.time())
     return headers
 
 

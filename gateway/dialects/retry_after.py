@@ -41,6 +41,11 @@ def retry_after(headers: Mapping[str, str], body: object, now: float) -> float |
     return _from_words(body)
 
 
+def exhausted(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds until a limit of which nothing remains, by the headers of any reply, has room again; None: all have."""
+    return _from_resets(headers, _date(headers.get("date", "")) or now)
+
+
 def delay(text: str, now: float) -> float | None:
     """Seconds from `now` that one value in any form means; None where it means none."""
     text = text.strip()
@@ -79,7 +84,7 @@ def _from_retry_headers(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _from_resets(headers: Mapping[str, str], now: float) -> float | None:
-    """The latest reset among the limits of which nothing remains."""
+    """The latest reset among the limits of which nothing remains: OpenAI's, Anthropic's and their likes' headers."""
     found = [
         wait
         for name, value in headers.items()

@@ -175,4 +175,5 @@ def refusal(line: Line, spent: int, reserved: int, resets: float | None, now: fl
         account=str(line.account),
         window=str(limit.window),
         retry_after_s=1.0 if retry_after_s is None else retry_after_s,
+        balance=Balance(line.account, limit, spent, reserved, resets),
     )

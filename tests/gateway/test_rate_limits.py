@@ -1,0 +1,141 @@
+"""Rate limits as clients see them, and the providers' own limits as plans heed them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from harness import KEY, config, gateway
+
+from gateway import settings
+from gateway.app import Gateway, running
+from gateway.health import Condition
+from gateway.reply_headers import duration
+from gateway.simulated import SimulatedTransport
+
+RESET = re.compile(r"(?:\d+h)?(?:\d+m)?(?:\d+(?:\.\d+)?s)|\d+ms")
+
+
+def limited(folder: Path, limits: str) -> str:
+    return config(folder) + f"    rate_limits: {limits}\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0123, b"13ms"),
+        (0.12, b"120ms"),
+        (1, b"1s"),
+        (7.66, b"7.66s"),
+        (360, b"6m0s"),
+        (361.5, b"6m1.5s"),
+        (86_341, b"23h59m1s"),
+        (86_400, b"24h0m0s"),
+    ],
+)
+def test_a_reset_is_written_as_openai_writes_it(seconds: float, text: bytes) -> None:
+    assert duration(seconds) == text
+
+
+async def test_every_answer_tells_the_tightest_limit_of_each_kind_once(tmp_path: Path) -> None:
+    limits = "{requests_per_minute: 3, requests_per_day: 100, tokens_per_minute: 50000}"
+    async with gateway(limited(tmp_path, limits)) as app:
+        reply = await app.chat("small", max_tokens=10)
+        names = [name for name, _ in reply.headers.multi_items() if name.startswith("x-ratelimit")]
+        assert len(names) == len(set(names)) == 6
+        assert reply.headers["x-ratelimit-limit-requests"] == "3"
+        assert reply.headers["x-ratelimit-remaining-requests"] == "2"
+        assert reply.headers["x-ratelimit-reset-requests"] == "1m0s"
+        assert reply.headers["x-ratelimit-limit-tokens"] == "50000"
+        assert RESET.fullmatch(reply.headers["x-ratelimit-reset-tokens"])
+
+
+async def test_a_refused_request_consumes_nothing_and_is_told_its_limits(tmp_path: Path) -> None:
+    limits = "{requests_per_minute: 2, tokens_per_minute: 300}"
+    async with gateway(limited(tmp_path, limits)) as app:
+        assert (await app.chat("small", max_tokens=20)).status_code == 200
+        for _ in range(3):  # too many tokens: neither a request nor a token is used up by asking
+            refused = await app.chat("small", max_tokens=2000)
+            assert refused.status_code == 429
+            assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+            assert refused.headers["x-ratelimit-limit-tokens"] == "300"
+            assert int(refused.headers["x-ratelimit-remaining-tokens"]) > 100
+            assert RESET.fullmatch(refused.headers["x-ratelimit-reset-tokens"])
+        last = await app.chat("small", max_tokens=20)
+        assert last.status_code == 200
+        assert last.headers["x-ratelimit-remaining-requests"] == "0"
+        assert (await app.chat("small", max_tokens=20)).status_code == 429
+
+
+class Telling(httpx.AsyncBaseTransport):
+    """The simulated provider, which says what is left of its own limits."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        self.inner = SimulatedTransport()
+        self.headers = headers
+        self.models: list[str] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        reply = await self.inner.handle_async_request(request)
+        reply.headers.update(self.headers)
+        return reply
+
+
+async def served_by(headers: dict[str, str], folder: Path) -> list[str]:
+    """The deployments that serve three requests to a route whose cheapest is `small`."""
+    telling = Telling(headers)
+    app = Gateway(lambda: settings.parse(config(folder), {}), transport=lambda _: telling)
+    found: list[str] = []
+    async with running(app), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+        body: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "Hi."}], "max_tokens": 5}
+        for _ in range(2):
+            reply = await client.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {KEY}"})
+            found.append(reply.headers["x-tollgate-deployment"])
+    return found
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"},
+        {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "12s"},
+        {
+            "anthropic-ratelimit-output-tokens-remaining": "0",
+            "anthropic-ratelimit-output-tokens-reset": "2099-01-01T00:00:00Z",
+            "date": "Thu, 31 Dec 2098 23:59:00 GMT",
+        },
+    ],
+    ids=["requests", "tokens", "anthropic"],
+)
+async def test_a_deployment_whose_own_limits_are_used_up_is_left_alone_until_they_reset(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    assert await served_by(headers, tmp_path) == ["small", "large"]
+
+
+async def test_a_deployment_with_something_left_is_used_again(tmp_path: Path) -> None:
+    left = {"x-ratelimit-remaining-requests": "1", "x-ratelimit-reset-requests": "6m0s"}
+    assert await served_by(left, tmp_path) == ["small", "small"]
+
+
+def test_limits_that_have_reset_are_forgotten() -> None:
+
+    condition = Condition()
+    condition.exhausted(100.0, 5.0)
+    assert not condition.untroubled
+    assert not condition.healthy(104.9)
+    assert condition.healthy(105.0)
+    assert condition.untroubled
+
+
+async def test_an_open_circuit_is_seen_by_plans(tmp_path: Path) -> None:
+    async with gateway(config(tmp_path)) as app:
+        condition = app.gateway.parts.health.of("small")
+        for _ in range(6):
+            condition.failed(app.gateway.sites.current.pipeline.now())
+        assert condition.open
+        reply = await app.chat("auto", max_tokens=5)
+        assert reply.headers["x-tollgate-deployment"] == "large"
