@@ -30,6 +30,7 @@ class BedrockFrames:
         self.whole: bytearray | None = None
         self._data = data
         self._begun = False
+        self._fault: UpstreamBroken | None = None
         self._splitter = Splitter()
 
     def feed(self, chunk: bytes) -> list[bytes]:
@@ -41,11 +42,26 @@ class BedrockFrames:
         if self.whole is not None:
             self.whole += chunk
             return []
-        return [self._data(message) for message in self._splitter.feed(chunk)]
+        return self._read(self._splitter.feed(chunk))
 
     def rest(self) -> list[bytes]:
         self._splitter.rest()
-        return []
+        return self._read([])
+
+    def _read(self, messages: list[Message]) -> list[bytes]:
+        """What the messages hold; one that cannot be read is raised once those before it have been returned."""
+        if self._fault is not None:
+            raise self._fault
+        out: list[bytes] = []
+        for message in messages:
+            try:
+                out.append(self._data(message))
+            except UpstreamBroken as fault:
+                self._fault = fault
+                if not out:
+                    raise
+                break
+        return out
 
 
 def event(message: Message) -> bytes:

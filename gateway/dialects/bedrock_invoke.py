@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import msgspec
-from msgspec import Raw
 
 from gateway import sse
 from gateway.dialects import bedrock, relay
@@ -31,7 +30,6 @@ NOT_TAKEN = ("model", "stream", "service_tier")
 """Fields of Anthropic's that Amazon takes for a mistake; the first two are in the address."""
 
 _METRICS = "amazon-bedrock-invocationMetrics"
-_COUNTS = {"prompt_tokens": "inputTokenCount", "completion_tokens": "outputTokenCount"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +113,17 @@ class _Typed(msgspec.Struct):
     type: Any = None
 
 
+class _Metrics(msgspec.Struct):
+    inputTokenCount: int = 0  # noqa: N815 - Amazon's name
+    outputTokenCount: int = 0  # noqa: N815 - Amazon's name
+
+
+class _Metered(msgspec.Struct):
+    metrics: _Metrics = msgspec.field(name=_METRICS, default_factory=_Metrics)
+
+
 _TYPE = msgspec.json.Decoder(_Typed)
+_METERED = msgspec.json.Decoder(_Metered)
 
 
 def _message_event(data: bytes) -> bytes:
@@ -128,9 +136,12 @@ def _message_event(data: bytes) -> bytes:
 
 def _chat_event(data: bytes) -> bytes:
     """The count that Amazon adds stands in for a usage that is not there."""
-    if _METRICS.encode() in data and b'"usage"' not in data:
-        body = relay.fields(data)
-        metrics = relay.nested(body.get(_METRICS))
-        counts = {name: metrics.get(theirs, Raw(b"0")) for name, theirs in _COUNTS.items()}
-        data = relay.edited(data, {"usage": counts})
+    if b'"usage"' not in data and _METRICS.encode() in data:
+        try:
+            metrics = _METERED.decode(data).metrics
+        except ValueError:
+            return sse.event(data)
+        total = metrics.inputTokenCount + metrics.outputTokenCount
+        counts = {"prompt_tokens": metrics.inputTokenCount, "completion_tokens": metrics.outputTokenCount}
+        data = relay.edited(data, {"usage": counts | {"total_tokens": total}})
     return sse.event(data)
