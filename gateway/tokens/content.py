@@ -43,6 +43,7 @@ class Content:
     output_requested: int | None  # tokens per answer; None: the client did not say
     choices: int
     bytes: int  # of the body
+    pieces: dict[str, int]  # at most, of what may be billed by the piece
 
 
 def counted(
@@ -79,6 +80,7 @@ def counted(
         output_requested=facts.output_requested,
         choices=facts.choices,
         bytes=size,
+        pieces=facts.pieces,
     )
 
 

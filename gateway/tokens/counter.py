@@ -170,7 +170,7 @@ class Counter:
         return unseen * len(self._tallies)
 
     def _counted(self, facts: Facts, format: Format, size: int) -> Content:  # noqa: A002  # the noun of gateway.types
-        text = {name: tally.total(facts.texts) for name, tally in self._tallies.items()}
+        text = {name: facts.tokens + tally.total(facts.texts) for name, tally in self._tallies.items()}
         schema = self._tallies[O200K].one(facts.schema) if facts.schema else 0
         listed = self._tools.of(facts.tools_raw, partial(_tool_tokens, facts)) if facts.tools else (0, 0)
         return counted(facts, format, size, text, listed, schema)

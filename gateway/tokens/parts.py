@@ -10,6 +10,7 @@ import orjson
 
 from gateway.tokens import images
 from gateway.tokens.images import Image
+from gateway.tokens.tools import as_answer
 from gateway.types import Capability
 
 Json: TypeAlias = Any
@@ -43,8 +44,10 @@ class Facts:
     schema: str = ""  # the output schema as a model is shown it
     needs: set[Capability] = field(default_factory=set)
     thinking: bool = False
-    output_requested: int | None = None
+    output_requested: int | None = None  # 0: nothing that is counted in tokens comes out
     choices: int = 1
+    tokens: int = 0  # of what came as tokens already
+    pieces: dict[str, int] = field(default_factory=dict)  # at most: images, seconds of sound, characters ...
 
 
 class Misfit(Exception):
@@ -82,7 +85,7 @@ def _read_part(part: Json, facts: Facts, readers: Mapping[str, PartReader]) -> N
     readers.get(kind, _unknown_part)(part, facts)
 
 
-def _text_part(part: Object, facts: Facts) -> None:
+def read_text(part: Object, facts: Facts) -> None:
     text = part.get("text")
     if type(text) is not str:
         raise Misfit(".text", "a string")
@@ -117,16 +120,17 @@ def _file_part(part: Object, facts: Facts) -> None:
     if type(file) is not dict:
         raise Misfit(".file", "an object")
     data = optional(file, "file_data", str, ".file.")
-    _file(data, facts)
+    count_file(data, facts)
 
 
 def _linked_part(part: Object, facts: Facts) -> None:
     link = next((part[key] for key in ("document_url", "file_url", "video_url") if key in part), None)
     url = link.get("url") if type(link) is dict else link
-    _file(url if type(url) is str and url[:5] == "data:" else None, facts)
+    count_file(url if type(url) is str and url[:5] == "data:" else None, facts)
 
 
-def _file(data: str | None, facts: Facts) -> None:
+def count_file(data: str | None, facts: Facts) -> None:
+    """A file by its base64 text; None: only the provider has it."""
     facts.files.append(len(data) if data else 0)
     if data is None or data.startswith("http"):
         facts.opaque = True
@@ -154,7 +158,7 @@ def _document(part: Object, facts: Facts) -> None:
         case "content":
             read_content(source.get("content"), facts, ANTHROPIC_PARTS, ".source.content")
         case _:
-            _file(optional(source, "data", str, ".source."), facts)
+            count_file(optional(source, "data", str, ".source."), facts)
 
 
 def _source(part: Object) -> Object:
@@ -190,7 +194,7 @@ def _thinking_part(_part: Object, _facts: Facts) -> None:
 
 
 CHAT_PARTS: Final[Mapping[str, PartReader]] = {
-    "text": _text_part,
+    "text": read_text,
     "refusal": _refusal_part,
     "image_url": _image_url_part,
     "input_audio": _audio_part,
@@ -200,7 +204,7 @@ CHAT_PARTS: Final[Mapping[str, PartReader]] = {
     "video_url": _linked_part,
 }
 ANTHROPIC_PARTS: Final[Mapping[str, PartReader]] = {
-    "text": _text_part,
+    "text": read_text,
     "image": _anthropic_image,
     "document": _document,
     "tool_use": _tool_use,
@@ -223,6 +227,14 @@ def optional(holder: Mapping[str, Json], key: str, kind: type[T], prefix: str = 
     if value is None or type(value) is kind:
         return value
     raise Misfit(prefix + key, _NAMES[kind])
+
+
+def shown_schema(schema: Json, path: str) -> str:
+    """The schema of an answer as a model is shown it."""
+    try:
+        return as_answer(schema)
+    except TypeError:
+        raise Misfit(path, TOO_DEEP) from None
 
 
 def compact(value: Json) -> str:

@@ -7,11 +7,13 @@ the field; what is not read is left to the provider.  A wire format is one funct
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import orjson
 
 from gateway.errors import InvalidRequest
+from gateway.tokens.endpoints import ENDPOINTS
 from gateway.tokens.parts import (
     ANTHROPIC_PARTS,
     CHAT_PARTS,
@@ -23,8 +25,10 @@ from gateway.tokens.parts import (
     Object,
     optional,
     read_content,
+    shown_schema,
 )
-from gateway.tokens.tools import Tool, as_answer
+from gateway.tokens.responses import read_responses
+from gateway.tokens.tools import Tool
 from gateway.types import Capability, Format
 
 OUTPUT_MAX: Final = 10_000_000
@@ -33,6 +37,12 @@ CHOICES_MAX: Final = 128
 MESSAGES_MAX: Final = 100_000
 
 _NO_THINKING: Final = ("none", "disabled")
+_CAPS: Final[Mapping[Format, tuple[str, ...]]] = {
+    Format.CHAT: ("max_completion_tokens", "max_tokens"),
+    Format.MESSAGES: ("max_tokens",),
+    Format.RESPONSES: ("max_output_tokens",),
+    Format.COMPLETIONS: ("max_tokens",),
+}
 
 
 def read(format: Format, body: Body) -> Facts:  # noqa: A002  # the noun of gateway.types
@@ -52,8 +62,7 @@ def validate(format: Format, body: Body) -> None:  # noqa: A002  # the noun of g
 
 def requested_output(format: Format, body: Body) -> int | None:  # noqa: A002  # the noun of gateway.types
     """The most tokens the client wants per answer; None: it did not say.  Raises InvalidRequest."""
-    fields = ("max_completion_tokens", "max_tokens") if format is Format.CHAT else ("max_tokens",)
-    found = [_integer(body, name, OUTPUT_MAX) for name in fields]
+    found = [_integer(body, name, OUTPUT_MAX) for name in _CAPS.get(format, ())]
     return next((value for value in found if value is not None), None)
 
 
@@ -93,14 +102,29 @@ def read_messages(body: Body) -> Facts:
     output = optional(body, "output_config", dict) or {}
     form = optional(body, "output_format", dict) or optional(output, "format", dict, "output_config.")
     if form is not None:
-        facts.schema = _schema(form.get("schema"), "output_config.format.schema")
+        facts.schema = shown_schema(form.get("schema"), "output_config.format.schema")
         facts.needs.add(Capability.JSON_SCHEMA)
     thinking = optional(body, "thinking", dict)
     facts.thinking = thinking is not None and thinking.get("type") not in _NO_THINKING
     return _finish(facts)
 
 
-READERS: Final[Mapping[Format, Callable[[Body], Facts]]] = {Format.CHAT: read_chat, Format.MESSAGES: read_messages}
+def _with(read_into: Callable[[Body, Facts], None], format: Format, body: Body) -> Facts:  # noqa: A002  # the noun of gateway.types
+    facts = Facts(output_requested=requested_output(format, body))
+    read_into(body, facts)
+    return facts
+
+
+def _read_responses(body: Body) -> Facts:
+    return _finish(_with(read_responses, Format.RESPONSES, body))
+
+
+READERS: Final[Mapping[Format, Callable[[Body], Facts]]] = {
+    Format.CHAT: read_chat,
+    Format.MESSAGES: read_messages,
+    Format.RESPONSES: _read_responses,
+    **{name: partial(_with, read_into, name) for name, read_into in ENDPOINTS.items()},
+}
 
 
 def _finish(facts: Facts) -> Facts:
@@ -241,13 +265,6 @@ def canonical(tools: list[Object]) -> list[Tool]:
     return found
 
 
-def _schema(schema: Json, path: str) -> str:
-    try:
-        return as_answer(schema)
-    except TypeError:
-        raise Misfit(path, TOO_DEEP) from None
-
-
 def _response_format(body: Body, facts: Facts) -> None:
     form = optional(body, "response_format", dict)
     if form is None:
@@ -255,7 +272,7 @@ def _response_format(body: Body, facts: Facts) -> None:
     match form.get("type"):
         case "json_schema":
             schema = optional(form, "json_schema", dict, "response_format.")
-            facts.schema = _schema(schema, "response_format.json_schema")
+            facts.schema = shown_schema(schema, "response_format.json_schema")
             facts.needs.add(Capability.JSON_SCHEMA)
         case "json_object":
             facts.needs.add(Capability.JSON_OBJECT)
