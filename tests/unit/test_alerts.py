@@ -15,7 +15,7 @@ from gateway.metrics import NAMES
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "config" / "prometheus" / "rules.yml"
-CASES = RULES.with_name("rules.test.yml")
+CASES = sorted(RULES.parent.glob("*.test.yml"))
 NAME = re.compile(r"\btollgate_[a-z0-9_]+")
 
 
@@ -42,11 +42,11 @@ def test_prometheus_takes_the_rules_and_the_configuration() -> None:
 
 
 def test_each_alert_fires_when_it_must_and_only_then() -> None:
-    promtool("test", "rules", CASES)
+    promtool("test", "rules", *CASES)
 
 
 def test_each_alert_is_seen_to_fire() -> None:
-    cases = yaml.safe_load(CASES.read_text())["tests"]
+    cases = [case for file in CASES for case in yaml.safe_load(file.read_text())["tests"]]
     fired = {case["alertname"] for test in cases for case in test["alert_rule_test"] if case["exp_alerts"]}
     assert fired == set(ALERTS)
 
