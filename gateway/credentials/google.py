@@ -2,7 +2,7 @@
 
 options:
   credentials: google
-  credentials_file: /etc/tollgate/key.json   # a service account's or a workload identity's; else the environment's own:
+  credentials_file: /etc/tollgate/key.json   # a service account's; else what the environment has:
                                              # GOOGLE_APPLICATION_CREDENTIALS, gcloud's login, the metadata server
 """
 
@@ -18,6 +18,7 @@ import google.auth
 from google.auth.exceptions import GoogleAuthError, TransportError
 from google.auth.transport import Request
 from google.auth.transport.requests import Request as OverNetwork
+from google.oauth2.service_account import Credentials as ServiceAccount
 
 from gateway.dialects.base import Call
 from gateway.errors import GatewayError, UpstreamDenied, UpstreamUnreachable
@@ -35,10 +36,10 @@ Issued: TypeAlias = Any
 
 
 def load(provider: Provider) -> Issued:
-    """The credentials that the provider's options name, else those of the environment.  Raises GoogleAuthError."""
+    """The service account in the provider's file, else what the environment has.  Raises GoogleAuthError, OSError."""
     file = provider.options.get("credentials_file")
     if file is not None:
-        return google.auth.load_credentials_from_file(str(file), scopes=SCOPES)[0]  # type: ignore[no-untyped-call]
+        return ServiceAccount.from_service_account_file(str(file), scopes=SCOPES)  # type: ignore[no-untyped-call]
     return google.auth.default(scopes=SCOPES)[0]
 
 

@@ -35,7 +35,7 @@ from gateway.dialects.fields import maybe, need
 from gateway.dialects.refusal import clean, reported
 from gateway.dialects.signatures import sealed
 from gateway.errors import GatewayError, UpstreamFailed
-from gateway.types import Format, Provider
+from gateway.types import Format, Provider, Usage
 
 FINISHES: Mapping[object, Finish] = {
     "STOP": Finish.END,
@@ -66,7 +66,9 @@ FINISHES: Mapping[object, Finish] = {
 UNUSABLE = frozenset({"MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS", "MALFORMED_RESPONSE"})
 """The model failed at its own format: an answer that holds nothing else is a failure and not an answer."""
 
-_TIERS: Mapping[object, str] = {
+_TIERS: Mapping[str, str] = {
+    "TRAFFIC_TYPE_UNSPECIFIED": "",
+    "ON_DEMAND": "",
     "ON_DEMAND_FLEX": "flex",
     "ON_DEMAND_PRIORITY": "priority",
     "PROVISIONED_THROUGHPUT": "provisioned",
@@ -84,7 +86,8 @@ class GeminiReader:
         self._id = ""
         self._model = ""
         self._choices: dict[int, _Choice] = {}
-        self._counted: Mapping[str, Any] | None = None
+        self._refused = False
+        self._counted: Usage | None = None
         self._queries: set[str] = set()
 
     def read(self, data: bytes) -> Sequence[Delta]:
@@ -96,7 +99,9 @@ class GeminiReader:
         body = orjson.loads(data)
         chunks = body if isinstance(body, list) else [body]
         deltas = [delta for chunk in chunks for delta in self._chunk(chunk)]
-        self.complete = self.complete or bool(self._choices)  # a whole reply has ended, whether or not it says why
+        if not self._choices and not self._refused and self.failure is None:
+            self.failure = reported(body, self._provider, self._now)
+        self.complete = True  # whether or not it says why it ended
         return deltas
 
     def _chunk(self, value: object) -> list[Delta]:
@@ -114,27 +119,19 @@ class GeminiReader:
         if not self._choices:
             out += self._blocked(maybe(chunk, "promptFeedback", fields.mapping) or {})
         out += self._usage(chunk.get("usageMetadata"))
-        self.complete = self.complete or (
-            bool(self._choices) and all(choice.finished for choice in self._choices.values())
-        )
+        self.complete = self._refused or all(choice.finished for choice in self._choices.values() or (_UNBEGUN,))
         return out
 
     def _usage(self, block: object) -> Iterator[Delta]:
         """Every chunk may count; the last count is the whole of it."""
         if isinstance(block, Mapping):
-            self._counted = block
-        seen = usage.read(usage.GEMINI, self._counted, self._provider.options.get("usage", {}), self._tier())
-        if seen is None:
+            rules = self._provider.options.get("usage", {})
+            self._counted = usage.read(usage.GEMINI, block, rules, _tier(block)) or self._counted
+        if self._counted is None:
             return
-        if searches := self._searches():
-            seen = replace(seen, fees={**seen.fees, "web_search": searches})
-        yield UsageSeen(seen)
-
-    def _tier(self) -> str:
-        counted = self._counted or {}
-        traffic = counted.get("trafficType")
-        stated = str(counted.get("serviceTier") or "").lower().removeprefix("service_tier_")
-        return _TIERS.get(traffic, "") if isinstance(traffic, str) else stated.replace("unspecified", "")
+        searches = self._searches()
+        fees = {**self._counted.fees, "web_search": searches} if searches else self._counted.fees
+        yield UsageSeen(replace(self._counted, fees=fees))
 
     def _searches(self) -> int:
         return min(1, len(self._queries)) if gemini_models.generation(self._model) < (3, 0) else len(self._queries)
@@ -145,7 +142,7 @@ class GeminiReader:
             why = clean(str(feedback.get("blockReasonMessage") or ""), self._provider)
             yield RefusalDelta(why or f"The provider blocked the prompt: {str(reason)[:40]}.")
             yield Finished(Finish.REFUSED)
-            self.complete = True
+            self._refused = True
 
     def _candidate(self, candidate: Mapping[str, Any], position: int) -> Iterator[Delta]:
         index = maybe(candidate, "index", fields.integer)
@@ -242,6 +239,17 @@ class _Choice:
         arguments = maybe(call, "args", fields.mapping, "functionCall") or {}
         yield ArgumentsDelta(self.calls, orjson.dumps(arguments).decode(), self.index)
         self.calls += 1
+
+
+_UNBEGUN = _Choice(0, "")
+
+
+def _tier(block: Mapping[str, Any]) -> str:
+    """As AI Studio says it, or as Vertex does."""
+    traffic = block.get("trafficType")
+    if isinstance(traffic, str):
+        return _TIERS.get(traffic, traffic.lower())  # one that nobody knows must not be billed as standard
+    return str(block.get("serviceTier") or "").lower().removeprefix("service_tier_").replace("unspecified", "")
 
 
 def _citation(source: Mapping[str, Any], quote: str) -> Citation:
