@@ -39,7 +39,7 @@ def load(provider: Provider) -> Issued:
     """The service account in the provider's file, else what the environment has.  Raises GoogleAuthError, OSError."""
     file = provider.options.get("credentials_file")
     if file is not None:
-        return ServiceAccount.from_service_account_file(str(file), scopes=SCOPES)  # type: ignore[no-untyped-call]
+        return ServiceAccount.from_service_account_file(str(file), scopes=SCOPES)  # type: ignore[no-untyped-call]  # google-auth has no types
     return google.auth.default(scopes=SCOPES)[0]
 
 
