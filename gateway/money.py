@@ -81,6 +81,34 @@ def bound(
     return tokens + fees + base.fees.get(REQUEST_FEE, 0)
 
 
+def fees_of(pieces: Mapping[str, int], price: Price) -> Mapping[str, int] | None:
+    """The pieces by the names of their fees; None unless the price knows every one.
+
+    A price with only `image` is that of any image; one that tells images apart (`image:hd`, `image:1024x1792`) prices
+    those that it names and no others.
+    """
+    if not pieces or not price.fees:
+        return None
+    named = {_fee_of(piece, price): count for piece, count in pieces.items()}
+    return None if "" in named else named
+
+
+def _fee_of(piece: str, price: Price) -> str:
+    if piece in price.fees:
+        return piece
+    kind = piece.partition(":")[0]
+    flat = kind in price.fees and not any(fee.startswith(f"{kind}:") for fee in price.fees)
+    return kind if flat else ""
+
+
+def by_piece(pieces: Mapping[str, int], price: Price) -> NanoUSD | None:
+    """What so many pieces cost, with the fee of the call; None where the price is not by the piece."""
+    named = fees_of(pieces, price)
+    if named is None:
+        return None
+    return sum(count * price.fees[fee] for fee, count in named.items()) + price.fees.get(REQUEST_FEE, 0)
+
+
 def _dearest(
     reachable: list[Mapping[Bucket, NanoUSD]], direction: frozenset[Bucket], *, cache_writes: bool, audio: bool
 ) -> NanoUSD | None:
@@ -171,9 +199,7 @@ def _charges(tokens: Mapping[Bucket, int], price: Price, at: float) -> Iterable[
             return _marginal(tokens, rates, reached)
         if reached:
             rates = {**rates, **reached[-1].rates}
-    return [
-        (bucket, None if (rate := rates.get(bucket)) is None else count * rate) for bucket, count in tokens.items()
-    ]
+    return [(bucket, None if (rate := rates.get(bucket)) is None else count * rate) for bucket, count in tokens.items()]
 
 
 def _marginal(

@@ -223,5 +223,6 @@ class Places:
 
 
 def _priced(deployment: Deployment) -> bool:
+    """By tokens, or by the piece; what a request may use beyond that is looked at when it comes."""
     price = deployment.price
-    return price.known and Bucket.INPUT in price.rates and Bucket.OUTPUT in price.rates
+    return price.known and (bool(price.fees) or Bucket.INPUT in price.rates)

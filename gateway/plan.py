@@ -35,6 +35,7 @@ class Step:
     healthy: bool = True
     service_tier: str = ""  # as the request asks for it: flex, priority, ...
     audio: bool = False  # sound or film goes in or may come out
+    pieces: Mapping[str, int] = field(default_factory=dict)  # at most, of what may be billed by the piece
     expected_cost: NanoUSD | None = field(init=False)
     worst_cost: NanoUSD | None = field(init=False)
 
@@ -49,6 +50,8 @@ class Step:
         return replace(self, output_cap=output_cap, output_expected=min(self.output_expected, output_cap))
 
     def _expected(self) -> NanoUSD | None:
+        if self.pieces and (owed := money.by_piece(self.pieces, self.deployment.price)) is not None:
+            return owed
         cached = min(self.cached_expected, self.estimate.expected)
         tokens = {Bucket.INPUT: self.estimate.expected - cached, Bucket.OUTPUT: self.output_expected * self.choices}
         if cached:
@@ -58,6 +61,8 @@ class Step:
         return money.total(tokens, self.deployment.price, self.at, self.service_tier)
 
     def _worst(self) -> NanoUSD | None:
+        if self.pieces and (owed := money.by_piece(self.pieces, self.deployment.price)) is not None:
+            return owed
         return money.bound(
             self.deployment.price,
             self.estimate.bound,

@@ -126,7 +126,9 @@ class Planner:
     def _step(self, asks: Asks, content: Content, deployment: Deployment, now: float) -> Step:
         estimate = self.counter.estimate(content, deployment)
         condition = self.health.of(deployment.id)
-        cap = content.output_requested or _room(deployment, estimate.expected)
+        cap = content.output_requested
+        if cap is None:
+            cap = _room(deployment, estimate.expected)
         mean = condition.output_mean
         return Step(
             deployment,
@@ -138,6 +140,7 @@ class Planner:
             cache_writes=asks.cache_writes,
             service_tier=asks.service_tier,
             audio=asks.audio,
+            pieces=content.pieces,
             healthy=condition.untroubled or condition.healthy(self.clock()),
         )
 

@@ -57,13 +57,17 @@ _BUCKETS: Mapping[str, tuple[Bucket, ...]] = {
     "output_image_mtok": (Bucket.IMAGE_OUT,),
     "input_video_mtok": (Bucket.VIDEO_IN,),
 }
-_FEES: Mapping[str, str] = {
-    "web_searches_kcount": "web_search",
-    "storage_searches_kcount": "file_search",
-    "requests_kcount": "request",
-    "input_document_kpages": "page",
-    "input_annotated_document_kpages": "annotated_page",
+_FEES: Mapping[str, tuple[str, int]] = {
+    "web_searches_kcount": ("web_search", 1000),
+    "storage_searches_kcount": ("file_search", 1000),
+    "requests_kcount": ("request", 1000),
+    "input_document_kpages": ("page", 1000),
+    "input_annotated_document_kpages": ("annotated_page", 1000),
+    "input_audio_hours": ("audio_second", 3600),
+    "input_mchars": ("character", 1_000_000),
 }
+"""genai-prices' keys -> the fee, and how many of it the price is for."""
+
 _WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _Listed = Mapping[str, Any]  # genai-prices' keys -> Decimal | TieredPrices
 
@@ -134,7 +138,7 @@ def changed(price: Price, shape: PriceShape, source: str) -> Price:
         fees=fees,
         tiers=_tiers(shape.tiers, rates) or price.tiers,
         windows=tuple(_window(item, rates) for item in shape.windows) or price.windows,
-        known=bool(rates),
+        known=bool(rates or fees),
         source=f"{price.source}; {source}" if price.source and price.known else source,
     )
     variants = {name: replace(variant, fees=fees) for name, variant in price.variants.items()}
@@ -247,11 +251,11 @@ def _overlaid(base: _Listed, windows: list[tuple[time, time, _Listed]], told: _L
 
 
 def _price(base: _Listed, windows: list[tuple[time, time, _Listed]], source: str) -> Price:
-    rates = _listed_rates(base, None)
+    rates, fees = _listed_rates(base, None), _listed_fees(base)
     starts = sorted({tier.start for value in base.values() for tier in getattr(value, "tiers", ())})
     return Price(
         rates=rates,
-        fees={_FEES[key]: _nano(value / 1000) for key, value in base.items() if key in _FEES and _is_flat(value)},
+        fees=fees,
         tiers=tuple(Tier(start, _listed_rates(base, start)) for start in starts),
         windows=tuple(
             PriceWindow(
@@ -261,7 +265,7 @@ def _price(base: _Listed, windows: list[tuple[time, time, _Listed]], source: str
             )
             for start, end, prices in windows
         ),
-        known=bool(rates),
+        known=bool(rates or fees),
         source=source,
     )
 
@@ -276,6 +280,11 @@ def _listed_rates(prices: _Listed, above: int | None) -> dict[Bucket, NanoUSD]:
             elif reached := [tier for tier in getattr(value, "tiers", ()) if tier.start <= above]:
                 rates[bucket] = _nano(reached[-1].price)
     return rates
+
+
+def _listed_fees(prices: _Listed) -> dict[str, NanoUSD]:
+    listed = {name: (value, *_FEES[name]) for name, value in prices.items() if name in _FEES and _is_flat(value)}
+    return {fee: _nano(value / count) for value, fee, count in listed.values()}
 
 
 def _is_flat(value: object) -> bool:

@@ -154,6 +154,24 @@ RESPONSES = Shape(
 )
 """OpenAI's Responses and what is made in its image."""
 
+ENDPOINTS = Shape(
+    input=(("input_tokens",), ("prompt_tokens",), ("total_tokens",)),
+    output=(("output_tokens",), ("completion_tokens",)),
+    parts=(
+        Part(Bucket.CACHE_READ, (("input_tokens_details", "cached_tokens"),), "cached"),
+        Part(Bucket.IMAGE_IN, (("input_tokens_details", "image_tokens"),), "image"),
+        Part(Bucket.IMAGE_IN, (("image_tokens",),), "image", included=False),  # Cohere's embeddings
+        Part(
+            Bucket.AUDIO_IN,
+            (("input_token_details", "audio_tokens"), ("prompt_tokens_details", "audio_tokens")),
+            "audio",
+        ),
+        Part(Bucket.IMAGE_OUT, (("output_tokens_details", "image_tokens"),), "image"),
+    ),
+    total=("total_tokens",),
+)
+"""Embeddings, rerank, images, transcriptions: what is counted in tokens of them."""
+
 _COSTS: tuple[tuple[Path, Decimal], ...] = (
     (("cost_in_usd_ticks",), Decimal("1e-10")),  # xAI
     (("cost", "total_cost"), Decimal(1)),  # Perplexity
@@ -187,6 +205,11 @@ def read(shape: Shape, block: object, rules: Mapping[str, str] = _NO_RULES, tier
         flags=tuple(flags),
         reported=block,
     )
+
+
+def reported_cost(block: Block) -> NanoUSD | None:
+    """The provider's own figure, also where it reports no tokens."""
+    return _reported_cost(block, {}, [])
 
 
 def _tokens(shape: Shape, block: Block, rules: Mapping[str, str], flags: list[str]) -> dict[Bucket, int]:

@@ -71,8 +71,15 @@ class Decoder(Protocol):
 class Dialect(Protocol):
     """One provider wire format."""
 
-    name: str
-    format: Format
+    @property
+    def name(self) -> str:
+        """As providers name it in their settings."""
+        ...
+
+    @property
+    def format(self) -> Format:
+        """What it speaks, or speaks first."""
+        ...
 
     def encode(self, request: Request, step: Step, tenant: Tenant) -> Call:
         """The call that serves `request` on `step.deployment`, with the model, cap and effort of the step.
