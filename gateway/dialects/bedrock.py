@@ -16,6 +16,9 @@ from gateway.dialects import refusal, relay
 from gateway.errors import GatewayError
 from gateway.types import Provider, Request
 
+TIMEOUT = 504
+"""What a model that worked for too long is; Amazon says 408, which means a request that took too long to come."""
+
 
 def address(provider: Provider, model: str, verb: str) -> str:
     """Where `verb` is asked of a model, an inference profile or the ARN of either."""
@@ -34,6 +37,7 @@ def error(status: int, headers: Mapping[str, str], body: bytes, provider: Provid
     """See Dialect.error.  Amazon says the kind of error in a header, and only its message in the body."""
     lower = {name.lower(): value for name, value in headers.items()}
     kind = lower.get("x-amzn-errortype", "").partition(":")[0].rpartition("#")[2]
+    status = TIMEOUT if kind == "ModelTimeoutException" else status
     return refusal.refusal(status, lower, _named(body, kind) if kind else body, provider, now)
 
 

@@ -14,13 +14,13 @@ from gateway.eventstream import Message, Splitter
 FAULTS = {
     "internalServerException": 500,
     "modelStreamErrorException": 424,
-    "modelTimeoutException": 408,
+    "modelTimeoutException": 504,
     "modelNotReadyException": 503,
     "serviceUnavailableException": 503,
     "throttlingException": 429,
     "validationException": 400,
 }
-"""The status that each exception in a stream would have had before it."""
+"""The status that each exception in a stream would have had before it; for a timeout see `bedrock.TIMEOUT`."""
 
 
 class BedrockFrames:
