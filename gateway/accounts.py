@@ -9,15 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Protocol
 
 from gateway.ledger.base import Line
 from gateway.plan import Plan, Step
-from gateway.types import ORGANISATION, STEP_KINDS, Account, Action, Deployment, Limit, Request, Tenant, Unit
+from gateway.types import ORGANISATION, STEP_KINDS, Account, Action, Deployment, Key, Limit, Request, Tenant, Unit
 
 SPANNING = frozenset({"global", "organisation", "provider", "deployment", "model"})
 """Accounts that a limit of everyone keeps for all tenants together; tags too."""
 
 Amounts = Mapping[Unit, int]
+
+
+class Asked(Protocol):
+    """What of a request says which accounts it belongs to."""
+
+    @property
+    def key(self) -> Key: ...
+    @property
+    def tags(self) -> Mapping[str, str]: ...
+    @property
+    def user(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def model(self) -> str: ...
 
 
 def lines(request: Request, tenant: Tenant, everyone: Iterable[Limit], plan: Plan) -> tuple[Line, ...]:
@@ -62,7 +78,7 @@ def without(plan: Plan, account: str) -> Plan:
     return plan.only(elsewhere, f"the limit of {account} has no room for it")
 
 
-def account_of(kind: str, owner: str, request: Request, tenant: Tenant) -> Account | None:
+def account_of(kind: str, owner: str, request: Asked, tenant: Tenant) -> Account | None:
     """The account of one kind that this request belongs to; None when it names none (no user, no such tag).
 
     `owner`: the tenant whose limit it is, or "" for everyone's.

@@ -116,7 +116,7 @@ class Rebuild:
             return
         try:
             now = self._clock()
-            wanted = list(_wanted(self._limits(), now))
+            wanted = list(windows(self._limits(), now))
             found, ids = await self._database.run(
                 lambda connection: totals(connection, wanted, now - IDS_S), timeout_s=READ_S
             )
@@ -147,7 +147,8 @@ class _Counter:
     owner: str
 
 
-def _wanted(limits: Iterable[Owned], now: float) -> Iterable[Wanted]:
+def windows(limits: Iterable[Owned], now: float) -> Iterable[Wanted]:
+    """What to ask the records for, once for each counter that the limits have now."""
     seen: set[_Counter] = set()
     for limit, owner in limits:
         counter = _Counter(limit.account, limit.of, limit.unit, repr(limit.window), owner)
@@ -155,7 +156,7 @@ def _wanted(limits: Iterable[Owned], now: float) -> Iterable[Wanted]:
             continue
         seen.add(counter)
         its = span(limit.window, int(now * 1000))
-        since = now - its.length / 1000 if its.step else its.start / 1000
+        since = its.first(int(now * 1000)) * its.step / 1000 if its.step else its.start / 1000
         yield Wanted(limit, owner, since, its.step / 1000)
 
 

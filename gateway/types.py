@@ -70,21 +70,8 @@ class Bucket(StrEnum):
     VIDEO_IN = "video_in"
 
 
-INPUT_BUCKETS = frozenset(
-    {
-        Bucket.INPUT,
-        Bucket.CACHE_READ,
-        Bucket.CACHE_WRITE_5M,
-        Bucket.CACHE_WRITE_30M,
-        Bucket.CACHE_WRITE_1H,
-        Bucket.CACHE_WRITE_12H,
-        Bucket.AUDIO_IN,
-        Bucket.AUDIO_CACHE_READ,
-        Bucket.IMAGE_IN,
-        Bucket.VIDEO_IN,
-    }
-)
-OUTPUT_BUCKETS = frozenset(Bucket) - INPUT_BUCKETS
+OUTPUT_BUCKETS = frozenset({Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUT, Bucket.IMAGE_OUT})
+INPUT_BUCKETS = frozenset(Bucket) - OUTPUT_BUCKETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +342,7 @@ class Outcome(StrEnum):
     UPSTREAM_ERROR = "upstream_error"
     BROKEN_STREAM = "broken_stream"
     PRESUMED = "presumed"  # nobody settled: the gateway died in mid-request
+    RESOLVED = "resolved"  # nobody settled, and an operator said what it cost
     REFUSED = "refused"
 
 

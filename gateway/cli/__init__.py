@@ -10,6 +10,7 @@ from gateway import __version__
 from gateway.cli.check import check
 from gateway.cli.explain import explain
 from gateway.cli.keys import keys
+from gateway.cli.ledger import ledger
 from gateway.cli.routing import evaluate, train
 from gateway.cli.serve import serve
 from gateway.cli.spend import spend
@@ -42,6 +43,7 @@ app.command()(serve)
 app.command()(check)
 app.command()(explain)
 app.add_typer(keys, name="keys")
+app.add_typer(ledger, name="ledger")
 app.command()(spend)
 app.command()(evaluate)
 app.command()(train)

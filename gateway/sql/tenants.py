@@ -218,6 +218,14 @@ class Store:
         query = select(audit).order_by(audit.c.id.desc()).limit(count)
         return await self._read(query if before is None else query.where(audit.c.id < before))
 
+    async def note(self, actor: str, action: str, subject: str, after: Fields) -> None:
+        """An entry for what was done elsewhere."""
+
+        def work(change: _Change) -> None:
+            change.note(action, subject, after)
+
+        await self._change(actor, work)
+
     async def _read(self, query: Select[Any]) -> list[Fields]:
         return await self.database.run(lambda connection: _all(connection, query))
 
@@ -271,6 +279,9 @@ class _Change:
         before = self.need(table, id_)
         self.connection.execute(delete(table).where(table.c.id == id_))
         self._log(action, id_, before, None)
+
+    def note(self, action: str, subject: str, after: Fields) -> None:
+        self._log(action, subject, None, after)
 
     def _log(self, action: str, subject: str, before: Fields | None, after: Fields | None) -> None:
         self.made = True
