@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import contenders, requests
-from bench.contenders import PROVIDER, REDIS, ROOT, Contender, Missing
+from bench.contenders import PROVIDER, REDIS, ROOT, Contender, Maker, Missing
 from bench.load import Load
 from bench.machine import Process, cores, started, waited_for
 from bench.report import write
@@ -45,7 +45,7 @@ class Bench:
         self.missing: dict[str, str] = {}
         self._port = contenders.FIRST
 
-    def enter(self, stack: contextlib.ExitStack, name: str, make: Any) -> None:
+    def enter(self, stack: contextlib.ExitStack, name: str, make: Maker) -> None:
         """Installs if need be, starts and waits; what cannot be is noted as missing."""
         self._port += 1
         try:
@@ -64,10 +64,11 @@ class Bench:
         self.running[name] = found, process
         self.rows.append({"part": "start", "contender": name, "ready_s": round(time.monotonic() - began, 2)})
 
-    def send(self, part: str, name: str, body: str, **how: Any) -> Row:
+    def send(self, part: str, name: str, body: str, **how: float) -> Row:
         """One measurement."""
         contender, process = self.running[name]
-        load = Load(contender.url, body, contender.headers, **{"seconds": self.seconds, **how})
+        how = {"seconds": self.seconds, **how}
+        load = Load(contender.url, body, contender.headers, **how)  # type: ignore[arg-type]  # connections are whole
         before = process.cpu_s() if process else 0.0
         found: Row = sent(load)
         cpu = (process.cpu_s() - before) if process else 0.0
@@ -80,7 +81,7 @@ class Bench:
               f"CPU {row['cpu_us']:8.0f} us{note}", flush=True)  # fmt: skip
         return row
 
-    def turns(self, part: str, **how: Any) -> Iterator[str]:
+    def turns(self) -> Iterator[str]:
         """Each contender once in every round, while there is time."""
         for _ in range(ROUNDS):
             for name in self.running:
@@ -91,32 +92,26 @@ class Bench:
 def sent(load: Load) -> Row:
     """The load from a process of its own."""
     command = [sys.executable, "-m", "bench.load", json.dumps(asdict(load))]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=load.seconds + 60, cwd=ROOT, check=True, preexec_fn=_around
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=load.seconds + 60, cwd=ROOT, check=True)
     found: Row = json.loads(done.stdout)
     return found
-
-
-def _around() -> None:
-    os.sched_setaffinity(0, AROUND)
 
 
 def throughput(bench: Bench) -> None:
     """As much as goes: sixteen clients that never wait."""
     for kind, make in requests.KINDS.items():
-        for name in bench.turns("throughput"):
+        for name in bench.turns():
             bench.send(f"throughput: {kind}", name, make(bench.running[name][0].model), connections=16)
 
 
 def latency(bench: Bench) -> None:
     """One client, and then half of what each contender bore at most."""
-    for name in bench.turns("alone"):
+    for name in bench.turns():
         bench.send("alone: long", name, requests.long(bench.running[name][0].model), connections=1)
     most = {
         row["contender"]: row["per_s"] for row in bench.rows if row["part"] == "throughput: long" and row["requests"]
     }
-    for name in bench.turns("half load"):
+    for name in bench.turns():
         rate = most.get(name, 200.0) / 2
         body = requests.long(bench.running[name][0].model)
         bench.send("half load: long", name, body, connections=64, rate=min(rate, 5000.0))
@@ -124,7 +119,7 @@ def latency(bench: Bench) -> None:
 
 def streams(bench: Bench) -> None:
     """Streams whose events come two milliseconds apart: each is a packet of its own."""
-    for name in bench.turns("streams"):
+    for name in bench.turns():
         body = requests.stream(bench.running[name][0].model, gap_ms=2)
         row = bench.send("streams: paced", name, body, connections=20, seconds=max(3.0, bench.seconds))
         row["cpu_us_per_event"] = round(row["cpu_us"] / requests.EVENTS, 2)
@@ -139,7 +134,7 @@ def memory(bench: Bench, count: int = 1000) -> None:
         body = requests.stream(contender.model, hold=True)
         load = Load(contender.url, body, contender.headers, connections=count, seconds=6.0, hold=True)
         command = [sys.executable, "-m", "bench.load", json.dumps(asdict(load))]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, preexec_fn=_around) as clients:
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as clients:
             time.sleep(5.0)
             with_streams = process.memory_mb()
             clients.wait(60)
@@ -176,6 +171,7 @@ def surroundings(folder: Path) -> Iterator[None]:
 
 def main(options: argparse.Namespace) -> None:
     """Runs the parts and writes the report."""
+    os.sched_setaffinity(0, AROUND)
     with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         stack.enter_context(surroundings(folder))

@@ -25,6 +25,10 @@ PROVIDER, REDIS, FIRST = 9610, 9609, 9600
 """Ports: of the provider, of the ledger's Redis, and of the first contender."""
 
 
+Maker = Callable[[Path, int], "Contender"]
+"""Installs and configures one, given a folder and a port.  Raises Missing."""
+
+
 class Missing(Exception):
     """What the machine lacks."""
 
@@ -71,11 +75,14 @@ worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx
 events {{ worker_connections 4096; }}
 http {{
   access_log off; keepalive_requests 1000000000; client_max_body_size 20m; client_body_buffer_size 1m;
-  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u;
-  scgi_temp_path {folder}/s;
+  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
   upstream provider {{ server 127.0.0.1:{provider}; keepalive 256; keepalive_requests 1000000000; }}
   server {{ listen 127.0.0.1:{port};
-    location / {{ proxy_pass http://provider; proxy_http_version 1.1; proxy_set_header connection ""; proxy_buffering off; }} }}
+    location / {{
+      proxy_pass http://provider; proxy_http_version 1.1; proxy_set_header connection ""; proxy_buffering off;
+    }}
+  }}
 }}
 """
 
@@ -113,9 +120,7 @@ CHEAP = "{output_cap: {default: 256, max: 4096}}, cheapest"
 SERVE = "import sys; from pathlib import Path; from gateway.server import serve; serve(Path(sys.argv[1]))"
 
 
-def tollgate(
-    name: str = "tollgate", *, redis: bool = True, workers: int = 1, policies: str = CHEAP
-) -> Callable[[Path, int], Contender]:
+def tollgate(name: str = "tollgate", *, redis: bool = True, workers: int = 1, policies: str = CHEAP) -> Maker:
     """Ours, with everything on: keys, counting, a route of two, an output cap, four limits, records, metrics."""
 
     def make(folder: Path, port: int) -> Contender:
@@ -242,7 +247,7 @@ def _run(command: list[str]) -> None:
         raise Missing(f"{' '.join(command[:4])} failed: {done.stderr.strip()[-300:]}")
 
 
-ALL: dict[str, Callable[[Path, int], Contender]] = {
+ALL: dict[str, Maker] = {
     "direct": direct,
     "nginx": nginx,
     "tollgate": tollgate(),

@@ -71,10 +71,10 @@ def write(folder: Path, rows: list[Row], missing: dict[str, str], facts: dict[st
 
 
 def _plot(path: Path, rows: list[Row]) -> None:
-    import matplotlib as mpl
+    import matplotlib as mpl  # noqa: PLC0415  # only drawing needs it
 
     mpl.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib import pyplot as plt  # noqa: PLC0415  # the same
 
     names = [name for name in dict.fromkeys(row["contender"] for row in rows) if name != "direct"]
     shown = (("requests/s, 6.5 KB", "throughput: long", "per_s"), ("added ms, one client", "alone: long", "p50"),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 EVENTS = 200
 SENTENCE = "The quick brown fox, jumps over lazy dogs again. "
 
 
-def _chat(model: str, characters: int, **fields: Any) -> str:
+def _chat(model: str, characters: int, **fields: object) -> str:
     text = (SENTENCE * (characters // len(SENTENCE) + 1))[:characters]
     system = {"role": "system", "content": "You are a helpful assistant."}
     body = {"model": model, "messages": [system, {"role": "user", "content": text}], "max_tokens": 256, **fields}
