@@ -155,16 +155,17 @@ class GeminiReader:
             yield TextDelta("", index, logprobs)
         yield from self._grounding(candidate, index)
         if (reason := candidate.get("finishReason")) and reason != "FINISH_REASON_UNSPECIFIED":
+            reason = reason if isinstance(reason, str | int) else str(reason)
             yield from self._end(choice, reason, str(candidate.get("finishMessage") or ""))
 
-    def _end(self, choice: _Choice, reason: object, message: str) -> Iterator[Delta]:
+    def _end(self, choice: _Choice, reason: str | int, message: str) -> Iterator[Delta]:
         choice.finished = True
         yield from choice.end()
         if reason in UNUSABLE and not choice.said:
             why = clean(message, self._provider) or f"finish reason {reason}"
             self.failure = UpstreamFailed(f"Provider {self._provider.id}: the model's answer was unusable: {why}")
             return
-        finish = FINISHES.get(reason if isinstance(reason, str | int) else "", Finish.END)
+        finish = FINISHES.get(reason, Finish.END)
         if finish is Finish.REFUSED and message:
             yield RefusalDelta(clean(message, self._provider), choice.index)
         yield Finished(Finish.TOOLS if finish is Finish.END and choice.calls else finish, None, choice.index)
