@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway import money
 from gateway.dialects.base import Decoder
-from gateway.errors import GatewayError, UpstreamTimeout, UpstreamUnreachable
+from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
 from gateway.ledger.base import NOTHING, Balance, Line, Reservation, Spent, share_of
 from gateway.plan import Plan, Step
 from gateway.tokens import Content, Counter
@@ -30,6 +30,9 @@ from gateway.types import (
 
 TOKENS_PER_SECOND = 60.0
 """Of a deployment nobody has measured: what an answer that was hung up on may have grown to by then."""
+
+COUNTED_CHARS_MAX = 200_000
+"""Of an answer that is thrown away: a body without end must not hold up everyone else while it is counted."""
 
 
 @dataclass(slots=True)
@@ -56,6 +59,7 @@ class Exchange:
     finished: bool = False  # the whole answer went through
     error: GatewayError | None = None
     status: int = 0
+    extras: list[Reservation] = field(default_factory=list)  # set aside later, beside the hold
     wasted: NanoUSD = 0  # attempts that gave nothing and may be billed all the same
     spilt: list[tuple[Step, NanoUSD]] = field(default_factory=list)  # what of it each failed attempt wasted
     _reached_before: bool = False
@@ -77,34 +81,70 @@ class Exchange:
         self.attempts += 1
         self._reached_before = self.reached
 
-    def failed(self, error: GatewayError) -> None:
-        """The current attempt gave nothing.  A provider that went silent may have worked, and may charge its input."""
+    def failed(self, error: GatewayError, counter: Counter) -> None:
+        """The current attempt gave nothing.  A provider that went silent or broke off may charge what it worked."""
         self.error = error
         if isinstance(error, UpstreamUnreachable):
             self.reached = self._reached_before
             return
         wasted = 0
-        if isinstance(error, UpstreamTimeout) and self.decoder is None:
-            usage = Usage({Bucket.INPUT: self.step.estimate.expected}, exact=False)
-            wasted = self.bill(usage).total or 0
+        if self.first_byte is None and self._worked(error):
+            wasted = self.bill(self._counted(None, self._generated(counter))).total or 0
         self.wasted += wasted
         self.spilt.append((self.step, wasted))
+
+    def _worked(self, error: GatewayError) -> bool:
+        """Whether a provider may have worked although nothing of it can be used, and it did not say what it charges."""
+        if self.decoder is None:
+            return isinstance(error, UpstreamTimeout)
+        return isinstance(error, UpstreamTimeout | UpstreamBroken) and self.decoder.meter.usage is None
+
+    def _generated(self, counter: Counter) -> int:
+        """Tokens of what came of an answer that is thrown away; counting them has a bound, as the answer had."""
+        if self.decoder is None:
+            return 0
+        text = self.decoder.generated()[:COUNTED_CHARS_MAX]
+        return min(counter.count_text(text, self.step.deployment), self.step.output_cap * self.step.choices)
+
+    def holds(self) -> list[Reservation]:
+        """Everything that is set aside."""
+        return [self.reservation, *self.extras]
 
     def replan(self, plan: Plan) -> None:
         """Another plan, before anything was tried."""
         self.plan, self.step = plan, plan.steps[0]
 
-    def covers(self, step: Step) -> bool:
-        """Whether what is set aside in every account still bounds one more attempt on `step`, after what was wasted."""
+    def shortage(self, step: Step, hold_s: float) -> Reservation | None:
+        """What to set aside beside the hold so that it bounds one more attempt, on `step`, after what was wasted.
+
+        None: the hold bounds it already.
+        """
         if not self.wasted:
-            return True
+            return None
         cost = step.worst_cost or 0
-        used = self._used(step.deployment, Spent(cost, 0))
-        spent = Spent(self.wasted + cost, shares=used)
-        return all(
-            spent.of(Unit.COST, share_of(line.account)) <= line.amount
-            for line in self.reservation.lines
-            if line.limit.unit is Unit.COST and line.limit.action is Action.DENY
+        spent = Spent(self.wasted + cost, shares=self._used(step.deployment, Spent(cost, 0)))
+        lines = tuple(
+            replace(line, amount=missing)
+            for index, line in enumerate(self.reservation.lines)
+            if line.limit.unit is Unit.COST
+            and line.limit.action is Action.DENY
+            and (missing := spent.of(Unit.COST, share_of(line.account)) - line.amount - self._added(index)) > 0
+        )
+        if not lines:
+            return None
+        id_ = f"{self.request.id}.{self.attempts}"
+        amount = max(line.amount for line in lines)
+        draft = replace(self.reservation.draft, id=id_, cost=amount, reserved=amount)
+        return Reservation(id_, self.tenant.id, lines, draft, hold_s)
+
+    def _added(self, index: int) -> int:
+        """What has been set aside later for a line of the hold."""
+        line = self.reservation.lines[index]
+        return sum(
+            more.amount
+            for extra in self.extras
+            for more in extra.lines
+            if (more.account, more.limit) == (line.account, line.limit)
         )
 
     def _used(self, last: Deployment, own: Spent) -> dict[str, Spent]:
@@ -207,7 +247,7 @@ class Exchange:
             finish_reason=self.decoder.meter.finish_reason if self.decoder else "",
             tokens={bucket.value: count for bucket, count in used.tokens.items()},
             fees=used.fees,
-            estimated=not used.exact,
+            estimated=not used.exact or self.wasted > 0,
             cost=None if cost.total is None else owed,
             components=_with_waste(cost, self.wasted),
             reported_cost=used.reported_cost,
@@ -243,7 +283,7 @@ class Exchange:
             "user": request.user,
             "task": request.task,
             "tags": request.tags,
-            "reserved": self.plan.worst_cost or 0,
+            "reserved": (self.plan.worst_cost or 0) + sum(extra.draft.reserved for extra in self.extras),
             "tokens_estimated": self.step.estimate.expected,
             "reasons": "; ".join(self.plan.reasons),
         }

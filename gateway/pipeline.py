@@ -8,7 +8,7 @@ A coroutine that sends: when a client leaves, `finally` runs at once and inside 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -37,8 +37,8 @@ from gateway.recorder import Recorder
 from gateway.reply_headers import reply_headers
 from gateway.settlements import Settlements
 from gateway.tokens import Counter
-from gateway.types import Limit, Request, Tenant
 from gateway.transport.base import Answer
+from gateway.types import Limit, Request, Tenant
 from gateway.upstream import Upstream
 
 LIMITS_LOOK_S = 0.05
@@ -107,7 +107,7 @@ class Pipeline:
             self.parts.metrics.degraded(tenant.id, str(fill.account), str(fill.limit.window))
         exchange = Exchange(request, tenant, route, plan, content, self.now())
         await self.reserve(exchange)
-        keeper = Keeper(self.parts.ledger, exchange.reservation, self.hold_s)
+        keeper = Keeper(self.parts.ledger, exchange.holds, self.hold_s)
         try:
             await self.serve(exchange, send)
         finally:
@@ -284,10 +284,10 @@ class Pipeline:
 
 
 class Keeper:
-    """Keeps a hold from expiring while its request lasts; costs a timer where the request is short."""
+    """Keeps holds from expiring while its request lasts; costs a timer where the request is short."""
 
-    def __init__(self, ledger: Ledger, reservation: Reservation, hold_s: float) -> None:
-        self._ledger, self._reservation, self._hold_s = ledger, reservation, hold_s
+    def __init__(self, ledger: Ledger, holds: Callable[[], list[Reservation]], hold_s: float) -> None:
+        self._ledger, self._holds, self._hold_s = ledger, holds, hold_s
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._timer = self._loop.call_later(hold_s / 3, self._due)
@@ -302,6 +302,7 @@ class Keeper:
 
     async def _extend(self) -> None:
         try:
-            await self._ledger.extend(self._reservation, self._hold_s)
+            for hold in self._holds():
+                await self._ledger.extend(hold, self._hold_s)
         except LedgerUnavailable:
             return  # a third of the hold has passed: there are two more tries

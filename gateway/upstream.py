@@ -95,9 +95,11 @@ class Upstream:
 
     async def _once(self, call: Call, provider: Provider, dialect: Dialect) -> Answer:
         answer = await self._transport(provider).send(call)
-        if 200 <= answer.status < 300:
+        if 200 <= answer.status < 300 and (wrong := _unreadable(answer)) is None:
             return answer
         async with answer:
+            if answer.status < 300:
+                raise UpstreamBroken(f"Provider {provider.id} answered with {wrong}.")
             if answer.status < 400:
                 raise UpstreamBroken(f"Provider {provider.id} answered {answer.status}; redirects are not followed.")
             body = await answer.body(ERROR_BODY_MAX)
@@ -126,6 +128,17 @@ def _same_place(one: Provider, other: Provider) -> bool:
     """Whether two versions of a provider's settings can share their connections."""
     each = [(each.dialect, each.base_url, each.max_connections, each.timeouts.connect_s) for each in (one, other)]
     return each[0] == each[1]
+
+
+def _unreadable(answer: Answer) -> str | None:
+    """What a successful answer is that no dialect reads: a web page, or compressed though we ask for identity.
+
+    Nothing is ever decompressed, so a small reply cannot become a large one.
+    """
+    encoding = answer.header("content-encoding")
+    if encoding and encoding.lower() != "identity":
+        return f"a body in the encoding {encoding[:20]!r}, which was not asked for"
+    return "a web page" if answer.header("content-type").startswith("text/html") else None
 
 
 def _failure(state: RetryCallState) -> GatewayError:

@@ -68,7 +68,7 @@ _BY_STATUS: Mapping[int, type[GatewayError]] = {
     403: UpstreamDenied,
     404: UpstreamDenied,
     407: UpstreamDenied,
-    408: UpstreamTimeout,
+    408: UpstreamFailed,  # of the request itself: it was not begun
     409: UpstreamFailed,
     424: UpstreamFailed,  # Bedrock: the model failed
     425: UpstreamOverloaded,

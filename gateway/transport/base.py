@@ -31,6 +31,10 @@ class Answer(ABC):
     def headers(self) -> Mapping[str, str]:
         """Names in lower case; the last of a repeated one."""
 
+    def header(self, name: str) -> str:
+        """One of them; "" where it is not there.  Cheaper than all."""
+        return self.headers.get(name, "")
+
     @abstractmethod
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes.  Raises UpstreamBroken, UpstreamTimeout."""

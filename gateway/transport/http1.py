@@ -75,6 +75,13 @@ class PooledAnswer(Answer):
     def headers(self) -> Mapping[str, str]:
         return {name.decode("latin-1"): value.decode("latin-1") for name, value in self._connection.headers}
 
+    def header(self, name: str) -> str:
+        wanted = name.encode("latin-1")
+        for known, value in reversed(self._connection.headers):
+            if known == wanted:
+                return value.decode("latin-1")
+        return ""
+
     async def chunks(self) -> AsyncIterator[bytes]:
         more = self._connection.more
         while chunk := await more():

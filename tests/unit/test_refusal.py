@@ -85,7 +85,7 @@ def test_what_is_wrong_on_our_side_is_never_the_clients_fault(status: int, body:
 @pytest.mark.parametrize(
     ("status", "body", "leaf"),
     [
-        (408, nested("x"), UpstreamTimeout),
+        (408, nested("x"), UpstreamFailed),
         (409, nested("x"), UpstreamFailed),
         (425, nested("x"), UpstreamOverloaded),
         (429, nested("Rate limit reached"), UpstreamRateLimited),
