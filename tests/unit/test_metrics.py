@@ -54,7 +54,7 @@ def test_the_names_are_the_public_contract() -> None:
         escalations_total failovers_total retries_total request_seconds upstream_seconds time_to_first_token_seconds
         overhead_seconds circuit_open inflight_requests reply_cache_total token_estimate_ratio usage_missing_total
         price_unknown_total overshoot_usd_total records_pending records_written_total records_failed_total
-        ledger_up"""
+        ledger_up deployment_info compared_cost_usd_total"""
     assert {f"tollgate_{name}" for name in promised.split()} == NAMES
 
 
@@ -179,7 +179,6 @@ def test_observing_a_request_takes_microseconds() -> None:
 
 WORKER = """
 import sys
-sys.path.append("tests")  # behind the package it has a folder of the same name as
 from databases import a_record
 from gateway.metrics import Metrics
 metrics = Metrics()
@@ -197,7 +196,7 @@ def worker(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", WORKER],
         cwd=ROOT,
-        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder), "PYTHONPATH": str(ROOT / "tests" / "support")},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
