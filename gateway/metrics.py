@@ -25,7 +25,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from gateway.ledger.base import Balance
-from gateway.types import INPUT_BUCKETS, NANO, Bucket, NanoUSD, Outcome, Record, Unit
+from gateway.types import INPUT_BUCKETS, NANO, Bucket, Deployment, NanoUSD, Outcome, Record, Unit
 
 DEPLOYMENT = ("deployment",)
 WINDOW = ("tenant", "account", "window")
@@ -34,7 +34,11 @@ COUNTERS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "tollgate_requests": (("tenant", "route", "deployment", "endpoint", "outcome"), "Requests by how they ended."),
     "tollgate_tokens": (("tenant", "deployment", "kind"), "Tokens in disjoint kinds."),
     "tollgate_cost_usd": (("tenant", "deployment", "component"), "What calls cost, in dollars."),
-    "tollgate_baseline_cost_usd": (("tenant", "route"), "What the route's reference model would have cost."),
+    "tollgate_baseline_cost_usd": (
+        ("tenant", "route"),
+        "What the route's reference model would have cost, where both are known.",
+    ),
+    "tollgate_compared_cost_usd": (("tenant", "route"), "What the requests that have a baseline cost: less is saved."),
     "tollgate_overhead_cost_usd": (("tenant", "route"), "Judges and discarded answers; within the cost."),
     "tollgate_budget_denials": (WINDOW, "Requests a full budget refused."),
     "tollgate_budget_degrades": (WINDOW, "Requests a full budget made cheaper."),
@@ -78,7 +82,10 @@ GAUGES: Mapping[str, tuple[tuple[str, ...], str, str]] = {
 }
 """Gauges by name: labels, help and how workers' values join; those without are the same for all, from the ledger."""
 
-NAMES = frozenset({f"{name}_total" for name in COUNTERS} | set(HISTOGRAMS) | set(GAUGES))
+INFO = "tollgate_deployment_info"
+"""Always 1, by deployment, provider and model: joins what is counted by deployment with whose it is."""
+
+NAMES = frozenset({f"{name}_total" for name in COUNTERS} | set(HISTOGRAMS) | set(GAUGES) | {INFO})
 """Every name there is, as queries write it."""
 
 _BUCKETS = frozenset(map(str, Bucket))
@@ -125,9 +132,10 @@ class Metrics:
         for kind, tokens in record.tokens.items():
             self._child("tollgate_tokens", tenant, deployment, kind if kind in _BUCKETS else "other").inc(tokens)
         self._costs(record)
-        if record.baseline_cost is not None:
+        if record.baseline_cost is not None and record.cost is not None:
             self._usd("tollgate_baseline_cost_usd", record.baseline_cost, tenant, route)
         if record.overhead_cost:
+            self._usd("tollgate_compared_cost_usd", record.cost, tenant, route)
             self._usd("tollgate_overhead_cost_usd", record.overhead_cost, tenant, route)
         if record.estimated and record.outcome is not Outcome.PRESUMED:
             self._child("tollgate_usage_missing", deployment).inc()
@@ -209,7 +217,11 @@ class Metrics:
         self._gauges["tollgate_records_pending"].set(pending)
 
     def render(
-        self, balances: Iterable[Balance] = (), conditions: Mapping[str, Condition] | None = None, pending: int = 0
+        self,
+        balances: Iterable[Balance] = (),
+        conditions: Mapping[str, Condition] | None = None,
+        pending: int = 0,
+        deployments: Iterable[Deployment] = (),
     ) -> bytes:
         """Prometheus text.  Budget gauges are `balances` as the ledger has just given them; milliseconds, not hot."""
         self.publish(conditions or {}, pending)
@@ -219,7 +231,7 @@ class Metrics:
         else:
             _bury(self._directory)
             MultiProcessCollector(registry, str(self._directory))  # type: ignore[no-untyped-call]  # the library has no types here
-        registry.register(_Ready(_budgets(balances)))
+        registry.register(_Ready([*_budgets(balances), _info(deployments)]))
         return generate_latest(registry)
 
     def _child(self, *key: str) -> Counter:
@@ -317,6 +329,13 @@ def _budgets(balances: Iterable[Balance]) -> list[Metric]:
 def _account_label(balance: Balance) -> str:
     kind, id_ = balance.account.kind, balance.account.id
     return kind if kind in ("tenant", "global") else f"{kind}:{id_}"
+
+
+def _info(deployments: Iterable[Deployment]) -> Metric:
+    family = GaugeMetricFamily(INFO, "Always 1: whose a deployment is.", labels=("deployment", "provider", "model"))
+    for each in deployments:
+        family.add_metric((each.id, each.provider.id, each.upstream_model), 1)
+    return family
 
 
 def _bury(directory: Path) -> None:

@@ -56,7 +56,7 @@ class Health:
             metrics.reached_ledger(False)  # the other figures are still true
         conditions = {name: self.parts.health.of(name) for name in site.catalog.deployments}
         pending = self.parts.recorder.pending() + self.parts.settlements.waiting
-        body = metrics.render(balances, conditions, pending)
+        body = metrics.render(balances, conditions, pending, site.catalog.deployments.values())
         await Reply(send).whole(200, [(b"content-type", metrics.content_type.encode())], body)
 
     async def _ledger(self) -> str:
