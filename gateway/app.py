@@ -20,6 +20,7 @@ from gateway.api.chat import CountTokens, Generate
 from gateway.api.front import Endpoint, Front
 from gateway.api.health import Health as Probes
 from gateway.api.models import Models
+from gateway.api.responses import StoredResponses
 from gateway.api.reply import ASGISend, Receive
 from gateway.credentials.keyring import Keyring
 from gateway.errors import LedgerUnavailable
@@ -123,6 +124,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.parts.background.stop()
         await self.parts.settlements.flush()
         await self.parts.recorder.drain(DRAIN_S)
         await self.parts.upstream.close()
@@ -169,13 +171,24 @@ class Gateway:
             "/v1/chat/completions": {"POST": Generate(Format.CHAT, self.sites, metrics)},
             "/v1/messages": {"POST": Generate(Format.MESSAGES, self.sites, metrics)},
             "/v1/messages/count_tokens": {"POST": CountTokens(Format.MESSAGES, self.sites, metrics)},
+            "/v1/responses": {"POST": Generate(Format.RESPONSES, self.sites, metrics)},
+            "/v1/responses/input_tokens": {"POST": CountTokens(Format.RESPONSES, self.sites, metrics)},
+            "/v1/completions": {"POST": Generate(Format.COMPLETIONS, self.sites, metrics)},
+            "/v1/embeddings": {"POST": Generate(Format.EMBEDDINGS, self.sites, metrics)},
+            "/v1/rerank": {"POST": Generate(Format.RERANK, self.sites, metrics)},
+            "/v1/moderations": {"POST": Generate(Format.MODERATIONS, self.sites, metrics)},
+            "/v1/images/generations": {"POST": Generate(Format.IMAGES, self.sites, metrics)},
+            "/v1/audio/transcriptions": {"POST": Generate(Format.TRANSCRIPTIONS, self.sites, metrics)},
+            "/v1/audio/translations": {"POST": Generate(Format.TRANSLATIONS, self.sites, metrics)},
+            "/v1/audio/speech": {"POST": Generate(Format.SPEECH, self.sites, metrics)},
             "/v1/models": {"GET": models},
             "/healthz": {"GET": self.probes.alive},
             "/readyz": {"GET": self.probes.ready},
             "/metrics": {"GET": self.probes.metrics},
         }
         admin = admin_app(self.store, self.parts.ledger, self.sites, found.admin_key)
-        return Front(endpoints, {"/v1/models/": models, "/admin/": admin})
+        kept = StoredResponses(self.sites)
+        return Front(endpoints, {"/v1/models/": models, "/v1/responses/": kept, "/admin/": admin})
 
     async def _read_stored(self) -> bool:
         """Tenants and keys made through the admin API, if they changed.  A database that is away changes nothing."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway import accounts
+from gateway.background import Background
 from gateway.credentials.keyring import Keyring
 from gateway.dialects.base import Dialect
 from gateway.dialects.retry_after import exhausted
@@ -38,7 +39,7 @@ from gateway.reply_headers import reply_headers
 from gateway.settlements import Settlements
 from gateway.tokens import Counter
 from gateway.transport.base import Answer
-from gateway.types import Limit, Request, Tenant
+from gateway.types import Limit, Request, Tenant, Usage
 from gateway.upstream import Upstream
 
 LIMITS_LOOK_S = 0.05
@@ -74,6 +75,7 @@ class Parts:
     recorder: Recorder
     metrics: Metrics
     fills: Fills = field(default_factory=Fills)
+    background: Background = field(default_factory=Background)
 
 
 class Pipeline:
@@ -217,6 +219,7 @@ class Pipeline:
         async with asyncio.timeout_at(first) as deadline:
             async with await self.parts.upstream.open(call, provider, dialect, on_retry) as answer:
                 decoder = exchange.decoder = dialect.decoder(request, step, exchange.bill)
+                decoder.meter.media_type = answer.headers.get("content-type", "")
                 self.heed(exchange, answer)
                 async for chunk in answer.chunks():
                     if request.stream:
@@ -271,8 +274,27 @@ class Pipeline:
             return
         if exchange.error is not None:
             exchange.error.recorded = True
-        now = self.now()
-        spent, record = exchange.close(exchange.usage(parts.counter, now), now)
+        meter = exchange.decoder.meter if exchange.decoder else None
+        if meter is not None and meter.pending and exchange.held:
+            parts.background.spawn(self.follow(exchange))
+        else:
+            await self.book(exchange, exchange.usage(parts.counter, self.now()))
+
+    async def follow(self, exchange: Exchange) -> None:
+        """An answer that is made in the background is settled when it is there; its hold lasts until then."""
+        keeper = Keeper(self.parts.ledger, exchange.holds, self.hold_s)
+        dialect = self.dialects[exchange.step.deployment.provider.dialect]
+        try:
+            usage = await self.parts.background.made(exchange, self.parts, dialect)
+        finally:
+            keeper.stop()
+        exchange.finished = exchange.error is None
+        await self.book(exchange, usage)
+
+    async def book(self, exchange: Exchange, usage: Usage | None) -> None:
+        """One settlement and one record."""
+        parts, now = self.parts, self.now()
+        spent, record = exchange.close(usage, now)
         upstream_s = exchange.upstream_s(now)
         parts.metrics.observe(record, now - exchange.began - upstream_s, upstream_s)
         if exchange.held:

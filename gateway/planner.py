@@ -13,6 +13,7 @@ from gateway.errors import (
     CostAboveMaximum,
     Forbidden,
     GatewayError,
+    InvalidRequest,
     PriceUnknown,
     UnsupportedField,
 )
@@ -111,6 +112,11 @@ class Planner:
             raise Forbidden(f"Key {request.key.name!r} may not use model {request.model!r}.", param="model")
         if not permits_endpoint(tenant, request.key, request.format):
             raise Forbidden(f"Key {request.key.name!r} may not use the endpoint {request.format.value!r}.")
+        if request.pinned:
+            candidates = tuple(each for each in candidates if each.id == request.pinned)
+            if not candidates:
+                message = f"Model {request.model!r} has no deployment that holds the response this builds on."
+                raise InvalidRequest(message, param="previous_response_id")
         return route, candidates
 
     def _shaped(self, plan: Plan, route: Route | None, request: Request, context: Context) -> Plan:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import quote
 
+from gateway.dialects.endpoints import FREE_FORM
 from gateway.exchange import Exchange
 from gateway.ledger.base import Balance
 from gateway.money import dollars
@@ -22,7 +23,7 @@ NO_BUFFERING = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 def reply_headers(exchange: Exchange) -> Headers:
     """Headers of a 200.  What it cost is known only where the whole reply is: not at the start of a stream."""
     request, step = exchange.request, exchange.step
-    headers = [EVENTS, *NO_BUFFERING] if request.stream else [JSON]
+    headers = [EVENTS, *NO_BUFFERING] if request.stream else [_media(exchange)]
     headers.append((b"x-tollgate-request-id", request.id.encode()))
     headers.append((b"x-tollgate-deployment", _text(step.deployment.id)))
     headers.append((b"x-tollgate-attempts", b"%d" % (exchange.attempts + exchange.retries)))
@@ -40,6 +41,13 @@ def reply_headers(exchange: Exchange) -> Headers:
     if exchange.balances:
         headers += rate_headers(exchange.balances, request.received)
     return headers
+
+
+def _media(exchange: Exchange) -> tuple[bytes, bytes]:
+    """Only sound and plain text come in more than one type."""
+    if exchange.request.format not in FREE_FORM or exchange.decoder is None:
+        return JSON
+    return (b"content-type", _text(exchange.decoder.meter.media_type or "application/octet-stream"))
 
 
 def _cost_headers(exchange: Exchange, usage: Usage, headers: Headers) -> NanoUSD | None:

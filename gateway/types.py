@@ -332,6 +332,7 @@ class Request:
     task: str = ""
     cost_max: NanoUSD | None = None
     headers: Mapping[str, str] = field(default_factory=dict)  # the few that are passed on, lower case
+    pinned: str = ""  # the deployment that must serve it: it holds what the request builds on
 
 
 class Outcome(StrEnum):

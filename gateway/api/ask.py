@@ -11,9 +11,13 @@ from typing import Any
 
 import orjson
 
-from gateway.errors import InvalidRequest, Unauthorized
+from gateway import multipart
+from gateway.dialects import stored
+from gateway.errors import InvalidRequest, NotFound, Unauthorized
 from gateway.types import NANO, Format, Key, NanoUSD, Request, Tenant
 
+FORMS = frozenset({Format.TRANSCRIPTIONS, Format.TRANSLATIONS})
+"""What may come as multipart/form-data."""
 PASSED_ON = frozenset({"anthropic-version", "anthropic-beta", "openai-beta", "idempotency-key"})
 TAGS_MAX = 20
 TEXT_MAX = 256
@@ -57,7 +61,7 @@ def request_of(
     request_id: str, format_: Format, raw: bytes, headers: Mapping[str, str], tenant: Tenant, key: Key, now: float
 ) -> Request:
     """The request as the rest of the gateway knows it."""
-    body = parsed(raw)
+    body, form = _read(raw, format_, headers)
     model = headers.get("x-tollgate-route") or body.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequest("`model` must be a non-empty string.", param="model")
@@ -66,21 +70,47 @@ def request_of(
         raise InvalidRequest(f"`stream` must be true or false, not {_kind(stream)}.", param="stream")
     metadata = body.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
+    passed_on = {name: headers[name] for name in PASSED_ON if name in headers}
     return Request(
         id=request_id,
         format=format_,
         raw=raw,
         body=body,
         model=model,
-        stream=bool(stream),
+        stream=bool(stream) or body.get("stream_format") == "sse",
         received=now,
         key=key,
         tags=_tags(headers.get("x-tollgate-tags"), tenant),
         user=_text(headers.get("x-tollgate-user") or body.get("user") or metadata.get("user_id")),
         task=_text(headers.get("x-tollgate-task") or metadata.get("task")),
         cost_max=_dollars(headers.get("x-tollgate-max-cost-usd")),
-        headers={name: headers[name] for name in PASSED_ON if name in headers},
+        headers=passed_on | form,
+        pinned=_pinned(body, tenant) if format_ is Format.RESPONSES else "",
     )
+
+
+def _read(raw: bytes, format_: Format, headers: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The fields of the body, and the header that a form cannot be read without."""
+    if format_ in FORMS:
+        content_type = headers.get("content-type", "")
+        boundary = multipart.boundary(content_type)
+        if boundary is not None:
+            body = multipart.fields(raw, boundary)
+            if "stream" in body:
+                body["stream"] = body["stream"] == "true"
+            return body, {"content-type": content_type}
+    return parsed(raw), {}
+
+
+def _pinned(body: Mapping[str, Any], tenant: Tenant) -> str:
+    """The deployment that holds what the request builds on."""
+    before = body.get("previous_response_id")
+    if before is None:
+        return ""
+    try:
+        return stored.read(str(before), tenant.id).deployment
+    except NotFound as unknown:
+        raise InvalidRequest(unknown.message, param="previous_response_id") from None
 
 
 def _tags(header: str | None, tenant: Tenant) -> Mapping[str, str]:

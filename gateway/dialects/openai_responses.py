@@ -24,13 +24,13 @@ from gateway.dialects import gpt, paths, refusal, relay, stored
 from gateway.dialects.base import Bill, Call, Decoder, Meter
 from gateway.dialects.openai_chat import drop_rejected
 from gateway.dialects.openai_responses_codec.metering import metered
-from gateway.dialects.openai_responses_codec.reply_writer import error_event
+from gateway.dialects.openai_responses_codec.shapes import error_event
 from gateway.dialects.relay import Fields, StreamRelay, Texts, WholeRelay
 from gateway.dialects.stored import Stored
 from gateway.dialects.translate import Translator, translated_body
 from gateway.errors import GatewayError
 from gateway.plan import Step
-from gateway.types import Capability, Format, Provider, Request, Tenant
+from gateway.types import Capability, Deployment, Format, Provider, Request, Tenant
 
 _NULL = Raw(b"null")
 PENDING = frozenset({"queued", "in_progress"})
@@ -75,6 +75,15 @@ class OpenAIResponses:
     def error(self, status: int, headers: Mapping[str, str], body: bytes, provider: Provider) -> GatewayError:
         """See Dialect."""
         return refusal.refusal(status, headers, body, provider, self.clock())
+
+
+def kept(deployment: Deployment, id_: str, below: str = "", *, method: str = "GET", query: str = "") -> Call:
+    """The call that asks the provider for a response it keeps, or for what is `below` it: /cancel, /input_items."""
+    provider = deployment.provider
+    url = paths.url(provider, Format.RESPONSES, deployment.upstream_model, f"/{id_}{below}")
+    if query:
+        url += f"{'&' if '?' in url else '?'}{query}"
+    return Call(url, b"", {**relay.proof(provider, "bearer"), **provider.headers}, method)
 
 
 def _set_effort(body: Fields, step: Step) -> None:

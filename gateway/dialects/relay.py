@@ -58,13 +58,16 @@ def url(provider: Provider, path: str) -> str:
 
 def headers(provider: Provider, request: Request, auth: str) -> dict[str, str]:
     """What every call carries.  `options: {auth: ...}` is `bearer`, `none` or the name of the header for the key."""
+    accept = "text/event-stream" if request.stream else "application/json"
+    return {"content-type": "application/json", "accept": accept, **proof(provider, auth)}
+
+
+def proof(provider: Provider, auth: str) -> dict[str, str]:
+    """The header that holds the provider's key."""
     auth = str(provider.options.get("auth", auth))
-    sent = {"content-type": "application/json", "accept": "text/event-stream" if request.stream else "application/json"}
-    if provider.api_key and auth == "bearer":
-        sent["authorization"] = f"Bearer {provider.api_key}"
-    elif provider.api_key and auth != "none":
-        sent[auth] = provider.api_key
-    return sent
+    if not provider.api_key or auth == "none":
+        return {}
+    return {"authorization": f"Bearer {provider.api_key}"} if auth == "bearer" else {auth: provider.api_key}
 
 
 def nested(value: object) -> dict[str, Raw]:

@@ -9,9 +9,10 @@ from gateway.conversation import Conversation, Reply
 from gateway.dialects.codec import Heading, Reader, Writer
 from gateway.dialects.frames import Frames, SseFrames
 from gateway.dialects.openai_responses_codec.reply_reader import ResponsesReader
-from gateway.dialects.openai_responses_codec.reply_writer import FINISHES, ResponsesWriter, error_event, write_reply
+from gateway.dialects.openai_responses_codec.reply_writer import ResponsesWriter
 from gateway.dialects.openai_responses_codec.request_reader import read_request
 from gateway.dialects.openai_responses_codec.request_writer import write_request
+from gateway.dialects.openai_responses_codec.shapes import FINISHES, error_event, write_reply
 from gateway.errors import GatewayError
 from gateway.plan import Step
 from gateway.types import Cost, Format, Provider

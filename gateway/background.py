@@ -1,0 +1,96 @@
+"""Answers that a provider makes in the background, after their request is over.
+
+What is set aside stays so while the answer is made: it is asked for until it is there, and settled then, once, whoever
+else asks for it.  A gateway that stops first leaves the hold to expire, which books it as presumed spend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gateway.dialects.base import Decoder, Dialect
+from gateway.dialects.openai_responses import kept
+from gateway.errors import GatewayError, UpstreamBroken, UpstreamDenied
+from gateway.types import Bucket, Usage
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
+    from gateway.pipeline import Parts
+
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
+"""Between two looks; the last for ever after."""
+LOOKS_MAX = 2_000
+"""About eight hours: no answer takes longer."""
+
+
+class Background:
+    """One per process."""
+
+    def __init__(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        self._sleep = sleep
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Runs beside the requests until it ends or `stop`."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def made(self, exchange: Exchange, parts: Parts, dialect: Dialect) -> Usage | None:
+        """What the answer used, once it is there; None: nothing, or nobody can say."""
+        meter = exchange.decoder.meter if exchange.decoder else None
+        looks = 0
+        while meter is not None and meter.pending and looks < LOOKS_MAX:
+            await self._sleep(PAUSES_S[min(looks, len(PAUSES_S) - 1)])
+            looks += 1
+            try:
+                exchange.decoder = await _looked(exchange, parts, dialect, meter.pending)
+            except UpstreamDenied as gone:
+                exchange.error = gone
+                break
+            except (GatewayError, TimeoutError):
+                continue  # not now
+            meter = exchange.decoder.meter
+        return _owed(exchange)
+
+    async def stop(self) -> None:
+        """Nothing is followed any more."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def _looked(exchange: Exchange, parts: Parts, dialect: Dialect, id_: str) -> Decoder:
+    """One look at the answer; a GatewayError where there was none to be seen."""
+    step = exchange.step
+    provider = step.deployment.provider
+    decoder = dialect.decoder(replace(exchange.request, stream=False), step, exchange.bill)
+    call = await parts.credentials.proven(kept(step.deployment, id_), provider)
+    async with asyncio.timeout(provider.timeouts.first_byte_s):
+        async with await parts.upstream.open(call, provider, dialect, lambda _: None) as answer:
+            async for chunk in answer.chunks():
+                decoder.feed(chunk)
+    try:
+        decoder.finish()
+    except UpstreamBroken:
+        raise
+    except GatewayError as failed:
+        exchange.error = failed
+    return decoder
+
+
+def _owed(exchange: Exchange) -> Usage | None:
+    """As reported; of what was cancelled or deleted on the way, what went in."""
+    meter = exchange.decoder.meter if exchange.decoder else None
+    if meter is not None and meter.usage is not None:
+        return meter.usage
+    if exchange.error is not None and not isinstance(exchange.error, UpstreamDenied):
+        return None
+    return Usage({Bucket.INPUT: exchange.step.estimate.expected}, exact=False)
