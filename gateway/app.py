@@ -15,17 +15,18 @@ import httpx
 import structlog
 
 from gateway import catalog, plugins, settings
+from gateway.accounts import shared_lines
 from gateway.api.admin import admin_app
 from gateway.api.chat import CountTokens, Generate
 from gateway.api.front import Endpoint, Front
 from gateway.api.health import Health as Probes
 from gateway.api.models import Models
-from gateway.api.responses import StoredResponses
 from gateway.api.reply import ASGISend, Receive
+from gateway.api.responses import StoredResponses
 from gateway.credentials.keyring import Keyring
 from gateway.errors import LedgerUnavailable
 from gateway.health import Health
-from gateway.ledger.base import Ledger
+from gateway.ledger.base import Ledger, Line
 from gateway.ledger.open import open_ledger
 from gateway.ledger.redis import RedisLedger
 from gateway.metrics import Metrics
@@ -44,6 +45,8 @@ from gateway.tokens import Counter
 from gateway.transport.base import Transport
 from gateway.types import Format, Key, Limit, Provider, Tenant
 from gateway.upstream import TransportFor, Upstream, real_transport
+from gateway.watchman import Watchman
+from gateway.webhooks import Webhooks
 
 log = structlog.get_logger()
 
@@ -116,6 +119,17 @@ class Gateway:
             rebuild = Rebuild(ledger.past, self.parts.settlements, self.store.database, self._limits)
             await rebuild.begin(REBUILD_S)
             self._spawn(rebuild.watch())
+        self.webhooks = Webhooks(metrics)
+        watchman = Watchman(
+            ledger,
+            self.store.database,
+            metrics,
+            self.webhooks,
+            wanted=lambda: self.sites.current.settings.alerts,
+            shared=self._shared,
+            limits=self._limits,
+        )
+        self._spawn(watchman.watch())
         self._on_hangup(self.reload)
 
     async def stop(self) -> None:
@@ -124,6 +138,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.webhooks.close()
         await self.parts.background.stop()
         await self.parts.settlements.flush()
         await self.parts.recorder.drain(DRAIN_S)
@@ -153,6 +168,11 @@ class Gateway:
         dialects = {name: plugins.dialect(name) for name in {each.dialect for each in found.providers.values()}}
         pipeline = Pipeline(self.parts, planner, dialects, found.limits, found.ledger.hold_s)
         return Site(found, known, directory, pipeline)
+
+    def _shared(self) -> list[Line]:
+        """The limits of the few accounts that are looked at all the time."""
+        site = self.sites.current
+        return shared_lines(site.directory.tenants, site.settings.limits, site.catalog.deployments.values())
 
     def _limits(self) -> Iterator[tuple[Limit, str]]:
         """Every limit in force, and the tenant whose it is."""

@@ -50,6 +50,7 @@ COUNTERS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "tollgate_usage_missing": (DEPLOYMENT, "Answers whose provider did not say what they used."),
     "tollgate_price_unknown": (DEPLOYMENT, "Calls whose cost is not known."),
     "tollgate_overshoot_usd": (DEPLOYMENT, "Dollars charged above what was set aside."),
+    "tollgate_alerts": (("kind", "outcome"), "Alerts raised, and what became of telling webhooks."),
     "tollgate_records_written": ((), "Usage records written to SQL."),
     "tollgate_records_failed": (
         ("reason",),
@@ -96,8 +97,12 @@ _SHARED_KINDS = frozenset({"tenant", "global", "deployment", "provider"})
 class Condition(Protocol):
     """What is shown of a deployment's health."""
 
-    open: bool
     inflight: int
+
+    @property
+    def open(self) -> bool:
+        """Whether nothing is sent there."""
+        ...
 
 
 class Metrics:
@@ -134,8 +139,8 @@ class Metrics:
         self._costs(record)
         if record.baseline_cost is not None and record.cost is not None:
             self._usd("tollgate_baseline_cost_usd", record.baseline_cost, tenant, route)
-        if record.overhead_cost:
             self._usd("tollgate_compared_cost_usd", record.cost, tenant, route)
+        if record.overhead_cost:
             self._usd("tollgate_overhead_cost_usd", record.overhead_cost, tenant, route)
         if record.estimated and record.outcome is not Outcome.PRESUMED:
             self._child("tollgate_usage_missing", deployment).inc()
@@ -191,6 +196,10 @@ class Metrics:
     def looked_up(self, kind: str, result: str) -> None:
         """Counts a lookup in the reply cache: (exact, hit), (semantic, miss) ..."""
         self._child("tollgate_reply_cache", kind, result).inc()
+
+    def alerted(self, kind: str, outcome: str) -> None:
+        """Counts an alert that was `raised`, `delivered` to a webhook, or `undelivered`."""
+        self._child("tollgate_alerts", kind, outcome).inc()
 
     def written(self, count: int) -> None:
         """Counts records that are now in SQL and were not before."""
@@ -326,16 +335,16 @@ def _budgets(balances: Iterable[Balance]) -> list[Metric]:
     return list(families)
 
 
-def _account_label(balance: Balance) -> str:
-    kind, id_ = balance.account.kind, balance.account.id
-    return kind if kind in ("tenant", "global") else f"{kind}:{id_}"
-
-
 def _info(deployments: Iterable[Deployment]) -> Metric:
     family = GaugeMetricFamily(INFO, "Always 1: whose a deployment is.", labels=("deployment", "provider", "model"))
     for each in deployments:
         family.add_metric((each.id, each.provider.id, each.upstream_model), 1)
     return family
+
+
+def _account_label(balance: Balance) -> str:
+    kind, id_ = balance.account.kind, balance.account.id
+    return kind if kind in ("tenant", "global") else f"{kind}:{id_}"
 
 
 def _bury(directory: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from datetime import date
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -266,6 +267,29 @@ class TenantShape(Shape):
     request_cost_max_usd: Dollars | None = None
 
 
+class Webhook(Shape):
+    """Where alerts are sent: the alert as JSON, or a message for Slack."""
+
+    url: Url
+    kind: Literal["json", "slack"] = "json"
+    headers: dict[str, str] = {}
+
+
+class Alerts(Shape):
+    """When to tell, and whom beside the log and the metrics.  Shares and ratios of money; amounts in dollars."""
+
+    webhooks: list[Webhook] = []
+    every_s: Positive = 10.0
+    trends_every_s: Positive = 300.0
+    budget_shares: list[Positive] = [0.5, 0.8, 1.0]
+    daily_ratio: Positive = 1.5  # today's spend to the mean of the seven days before
+    trend_ratio: Positive = 10.0  # a tenant's spend in an hour to its mean hour
+    mix_shift: Positive = 0.3  # share of a tenant's spend that went to other deployments than before
+    retry_rate: Positive = 0.1  # repeated attempts per request in an hour, if also three times the usual
+    floor_usd: Dollars = Decimal(1)
+    requests_min: Count = 50
+
+
 class File(Shape):
     """The whole of gateway.yaml."""
 
@@ -278,6 +302,7 @@ class File(Shape):
     spool: str = "./spool"  # where records wait on disk while nothing else takes them
     spool_bytes_max: Count = 1024**3
     ledger: LedgerOptions = LedgerOptions()
+    alerts: Alerts = Alerts()
     providers: dict[Name, ProviderShape] = {}
     deployments: list[DeploymentShape] = []
     routes: dict[ModelName, RouteShape] = {}

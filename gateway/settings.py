@@ -20,7 +20,7 @@ from gateway.document import Document, Problem, SettingsError, read
 from gateway.payers import Payers, is_loopback
 from gateway.places import Places
 from gateway.presets import fitted, known
-from gateway.schema import File, LedgerOptions, Server
+from gateway.schema import Alerts, File, LedgerOptions, Server
 from gateway.types import Deployment, Key, Limit, Provider, Route, Tenant
 
 __all__ = ["Problem", "Settings", "SettingsError", "load", "parse"]
@@ -39,6 +39,7 @@ class Settings:
     spool: str
     spool_bytes_max: int
     ledger: LedgerOptions
+    alerts: Alerts = field(repr=False)  # addresses of webhooks are secrets
     providers: Mapping[str, Provider]
     deployments: Mapping[str, Deployment]
     routes: Mapping[str, Route]
@@ -94,6 +95,7 @@ def parse(
         spool=file.spool,
         spool_bytes_max=file.spool_bytes_max,
         ledger=file.ledger,
+        alerts=file.alerts,
         providers=places.providers,
         deployments=places.deployments,
         routes=places.routes,

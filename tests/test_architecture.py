@@ -92,7 +92,16 @@ def test_policies_import_nothing_of_the_gateway_but_the_nouns_and_the_plan() -> 
 @pytest.mark.parametrize(
     ("packages", "homes"),
     [
-        (NETWORK, ("gateway/transport/", "gateway/upstream.py", "gateway/app.py", "gateway/simulated/")),
+        (
+            NETWORK,
+            (
+                "gateway/transport/",
+                "gateway/upstream.py",
+                "gateway/webhooks.py",
+                "gateway/app.py",
+                "gateway/simulated/",
+            ),
+        ),
         (WEB, ("gateway/api/", "gateway/app.py")),
     ],
     ids=["http client", "web framework"],
