@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gateway.habits import Habits
 from gateway.plan import Stats
 
 FAILURES_MIN = 5
@@ -109,6 +110,7 @@ class Health:
     """The condition of every deployment, made on first sight."""
 
     conditions: dict[str, Condition] = field(default_factory=dict)
+    habits: Habits = field(default_factory=Habits)
 
     def of(self, deployment: str) -> Condition:
         """The condition of one deployment."""

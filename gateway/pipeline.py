@@ -32,7 +32,7 @@ from gateway.fills import Fills
 from gateway.health import Health
 from gateway.ledger.base import Ledger, Reservation
 from gateway.metrics import Metrics
-from gateway.plan import Step
+from gateway.plan import Plan, Step
 from gateway.planner import Planner
 from gateway.recorder import Recorder
 from gateway.reply_headers import reply_headers
@@ -40,7 +40,7 @@ from gateway.settlements import Settlements
 from gateway.tokens import Counter
 from gateway.transport.base import Answer
 from gateway.types import Limit, Request, Tenant, Usage
-from gateway.upstream import Upstream
+from gateway.upstream import WAIT_MAX_ELSEWHERE_S, WAIT_MAX_S, Terms, Upstream
 
 LIMITS_LOOK_S = 0.05
 """A busy deployment's limits are not read from every reply."""
@@ -107,6 +107,8 @@ class Pipeline:
         route, plan = self.planner.plan(request, tenant, content, request.received, share)
         if plan.degraded and fill is not None:
             self.parts.metrics.degraded(tenant.id, str(fill.account), str(fill.limit.window))
+        if not any(self.in_service(step) for step in plan.steps):
+            raise self.nobody(plan)
         exchange = Exchange(request, tenant, route, plan, content, self.now())
         await self.reserve(exchange)
         keeper = Keeper(self.parts.ledger, exchange.holds, self.hold_s)
@@ -147,9 +149,9 @@ class Pipeline:
 
     async def serve(self, exchange: Exchange, send: Send) -> None:
         """Tries the steps in order until one answers.  Once the client has seen a byte there is no other step."""
-        failure: GatewayError = NoDeployment("No deployment is in service.", retry_after_s=5.0)
+        failure: GatewayError = self.nobody(exchange.plan)
         for step in exchange.plan.steps:
-            if not await self.covered(exchange, step):
+            if not self.in_service(step) or not await self.covered(exchange, step):
                 continue
             exchange.turn_to(step)
             try:
@@ -167,6 +169,17 @@ class Pipeline:
                 return
         exchange.status = failure.status
         raise failure
+
+    def in_service(self, step: Step) -> bool:
+        """Whether the circuit of its deployment lets a call through."""
+        return self.parts.health.of(step.deployment.id).circuit.admits(self.now())
+
+    def nobody(self, plan: Plan) -> NoDeployment:
+        """The error of a request that nobody can be asked to serve, with the moment when somebody can."""
+        waits = (self.parts.health.of(step.deployment.id).circuit.wait_s(self.now()) for step in plan.steps)
+        return NoDeployment(
+            "Every deployment that could serve this request is out of service.", retry_after_s=min(waits)
+        )
 
     async def covered(self, exchange: Exchange, step: Step) -> bool:
         """Whether what is set aside bounds one more attempt; what failed ones may cost is set aside beside it."""
@@ -195,6 +208,7 @@ class Pipeline:
             condition.failed(self.now(), failure.retry_after_s)
             raise
         except GatewayError:
+            condition.circuit.answered(self.now())  # it refused the request, and is well
             raise
         except Exception as bug:
             exchange.error = InternalError(str(bug))  # for the record; whoever asked us logs the bug itself
@@ -211,13 +225,18 @@ class Pipeline:
         last = began + times.total_s
         first = began + times.first_byte_s if request.stream else last
 
-        def on_retry(error: GatewayError) -> None:
+        def may_retry(error: GatewayError) -> bool:
+            if not self.parts.health.of(step.deployment.id).retries(self.now()):
+                return False
             exchange.retries += 1
             self.parts.metrics.retried(step.deployment.id, error.code)
+            return True
 
+        wait_max_s = WAIT_MAX_S if step is exchange.plan.steps[-1] else WAIT_MAX_ELSEWHERE_S
+        terms = Terms(first, wait_max_s, may_retry, self.now)
         exchange.reached, exchange.called, exchange.answered = True, self.now(), None
         async with asyncio.timeout_at(first) as deadline:
-            async with await self.parts.upstream.open(call, provider, dialect, on_retry) as answer:
+            async with await self.parts.upstream.open(call, provider, dialect, terms) as answer:
                 decoder = exchange.decoder = dialect.decoder(request, step, exchange.bill)
                 decoder.meter.media_type = answer.headers.get("content-type", "")
                 self.heed(exchange, answer)
@@ -259,11 +278,14 @@ class Pipeline:
         now, first = self.now(), exchange.first_byte or began
         usage = exchange.decoder.meter.usage if exchange.decoder else None
         tokens = usage.output_tokens if usage else 0
-        speed_s = now - (first if exchange.request.stream else began)
+        stream = exchange.request.stream
+        speed_s = now - (first if stream else began)
         deployment = exchange.step.deployment
-        self.parts.health.of(deployment.id).succeeded(now, (first - began) * 1000, tokens, speed_s)
+        self.parts.health.of(deployment.id).succeeded(now, (first - began) * 1000, tokens, speed_s, stream=stream)
         if usage is not None and usage.exact:
             self.parts.counter.learn(deployment, exchange.content, usage.input_tokens)
+            effort, task = exchange.step.effort, exchange.plan.task
+            self.parts.health.habits.learn(exchange.request, deployment, usage, effort, task)
 
     async def settle(self, exchange: Exchange) -> None:
         """What was used is booked, once; what reached no provider is freed."""

@@ -13,6 +13,17 @@ from typing import Any, Protocol, runtime_checkable
 from gateway import money
 from gateway.types import Bucket, Deployment, Estimate, NanoUSD, Request, Tenant
 
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""How hard a model may be asked to think, upward."""
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """Tokens that one answer of a deployment has had of late, on average."""
+
+    visible: float
+    reasoning: float = 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -36,6 +47,7 @@ class Step:
     service_tier: str = ""  # as the request asks for it: flex, priority, ...
     audio: bool = False  # sound or film goes in or may come out
     pieces: Mapping[str, int] = field(default_factory=dict)  # at most, of what may be billed by the piece
+    talks: Mapping[tuple[str, str], Talk] = field(default_factory=dict, repr=False, compare=False)  # by task and effort
     expected_cost: NanoUSD | None = field(init=False)
     worst_cost: NanoUSD | None = field(init=False)
 
@@ -47,7 +59,22 @@ class Step:
         """The same step with at most `output_cap` tokens out; never raises the cap."""
         if output_cap >= self.output_cap:
             return self
-        return replace(self, output_cap=output_cap, output_expected=min(self.output_expected, output_cap))
+        visible, reasoning = within(output_cap, self.output_expected, self.reasoning_expected)
+        return replace(self, output_cap=output_cap, output_expected=visible, reasoning_expected=reasoning)
+
+    def thinking(self, effort: str) -> Step:
+        """The same step asked to think this hard, with what is known of such answers."""
+        return replace(self, effort=effort).on("", effort)
+
+    def on(self, task: str, effort: str) -> Step:
+        """The same step with what is known of its answers to such tasks with such effort; "" stands for any task."""
+        talk = self.talks.get((task, effort)) or self.talks.get(("", effort))
+        if talk is None:
+            return self if effort != "none" else replace(self, reasoning_expected=0)
+        visible, reasoning = within(self.output_cap, round(talk.visible), round(talk.reasoning))
+        if (visible, reasoning) == (self.output_expected, self.reasoning_expected):
+            return self
+        return replace(self, output_expected=visible, reasoning_expected=reasoning)
 
     def _expected(self) -> NanoUSD | None:
         if self.pieces and (owed := money.by_piece(self.pieces, self.deployment.price)) is not None:
@@ -57,7 +84,8 @@ class Step:
         if cached:
             tokens[Bucket.CACHE_READ] = cached
         if self.reasoning_expected:
-            tokens[Bucket.REASONING] = self.reasoning_expected * self.choices
+            kind = Bucket.REASONING if Bucket.REASONING in self.deployment.price.rates else Bucket.OUTPUT
+            tokens[kind] = tokens.get(kind, 0) + self.reasoning_expected * self.choices
         return money.total(tokens, self.deployment.price, self.at, self.service_tier)
 
     def _worst(self) -> NanoUSD | None:
@@ -99,6 +127,8 @@ class Plan:
     dropped: tuple[Dropped, ...] = ()
     baseline: Step | None = None
     degraded: bool = False  # made cheaper because a budget fills
+    task: str = ""  # what kind of work it is, as a policy found; "": nobody said
+    level: str = ""  # easy, medium or hard, likewise
 
     @property
     def worst_cost(self) -> NanoUSD | None:
@@ -121,6 +151,16 @@ class Plan:
             return self
         ceiling = cost_key(self.steps[0].worst_cost)
         return self.only(lambda step: cost_key(step.worst_cost) <= ceiling, "the budget has no room for it")
+
+    def classified(self, task: str, level: str, effort: str = "") -> Plan:
+        """The same plan, known to be for such work; answers are expected to be as those to such tasks were.
+
+        `effort`: of the request; that of a step counts more.
+        """
+        steps = tuple(
+            step.on(task, effort if step.effort is None else step.effort) if step.talks else step for step in self.steps
+        )
+        return replace(self, steps=steps, task=task, level=level)
 
     def because(self, reason: str) -> Plan:
         """The same plan with one more reason."""
@@ -176,3 +216,22 @@ class Policy(Protocol):
 def cost_key(cost: NanoUSD | None) -> tuple[bool, int]:
     """Sorts costs upward with unknown last: unknown is not zero."""
     return (cost is None, cost or 0)
+
+
+def within(cap: int, visible: int, reasoning: int) -> tuple[int, int]:
+    """Tokens of an answer and of its reasoning under a cap on both: the reasoning comes first."""
+    thought = min(reasoning, cap)
+    return min(visible, cap - thought), thought
+
+
+def asked_effort(body: Mapping[str, Any]) -> str | None:
+    """The effort as the client said it; "" where it is given in tokens, None where there is none."""
+    word = body.get("reasoning_effort")
+    for name in ("reasoning", "output_config"):
+        nested = body.get(name)
+        if word is None and isinstance(nested, Mapping):
+            word = nested.get("effort")
+    if isinstance(word, str):
+        return word
+    thinking = body.get("thinking")
+    return "" if isinstance(thinking, Mapping) and thinking.get("type") != "disabled" else None

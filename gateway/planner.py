@@ -17,9 +17,10 @@ from gateway.errors import (
     PriceUnknown,
     UnsupportedField,
 )
+from gateway.habits import CACHED_MIN
 from gateway.health import Health
 from gateway.money import dollars
-from gateway.plan import Context, Dropped, Plan, Policy, Step, cost_key
+from gateway.plan import Context, Dropped, Plan, Policy, Step, Talk, asked_effort, cost_key, within
 from gateway.tenants import permits, permits_endpoint
 from gateway.tokens import Content, Counter
 from gateway.types import Deployment, Limit, NanoUSD, Request, Route, Tenant
@@ -28,7 +29,9 @@ OUTPUT_CAP_UNKNOWN = 4096
 """Sent upstream where neither the client nor the catalog says how long an answer may be: a hold needs a bound."""
 CACHE_CONTROL = b'"cache_control"'
 """A request without it asks for no cache writes."""
-OUTPUT_EXPECTED = 300  # tokens, until traffic has taught better
+OUTPUT_EXPECTED = Talk(300.0)
+"""Tokens of an answer, until traffic has taught better."""
+NOTHING_CACHED: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +50,18 @@ class Asks:
     cache_writes: bool
     service_tier: str
     audio: bool
+    effort: str  # "": none is named
+    cached: Mapping[str, int]  # input tokens, by deployment
 
     @classmethod
-    def of(cls, request: Request, content: Content) -> Asks:
+    def of(cls, request: Request, content: Content, cached: Mapping[str, int]) -> Asks:
         """Read once, not for each candidate."""
         return cls(
             cache_writes=CACHE_CONTROL in request.raw,
             service_tier=_text(request.body.get("service_tier")),
             audio=bool(content.audio) or "audio" in (request.body.get("modalities") or ()),
+            effort=asked_effort(request.body) or "",
+            cached=cached,
         )
 
 
@@ -90,7 +97,7 @@ class Planner:
         CostAboveMaximum, naming each candidate's reason.
         """
         route, candidates = self.permitted(request, tenant)
-        asks = Asks.of(request, content)
+        asks = Asks.of(request, content, self._cached(request, content))
         steps = [self._step(asks, content, deployment, now) for deployment in candidates]
         refused: dict[str, Refused] = {}
         steps = _kept(steps, refused, lambda step: _unfit(step, content) or _ungranted(step, tenant))
@@ -135,20 +142,31 @@ class Planner:
         cap = content.output_requested
         if cap is None:
             cap = _room(deployment, estimate.expected)
-        mean = condition.output_mean
+        talks = self.health.habits.talks(deployment.id)
+        talk = talks.get(("", asks.effort), OUTPUT_EXPECTED)
+        visible, reasoning = within(cap, round(talk.visible), round(talk.reasoning))
         return Step(
             deployment,
             estimate,
             output_cap=cap,
-            output_expected=min(cap, OUTPUT_EXPECTED if mean is None else round(mean)),
+            output_expected=visible,
             at=now,
             choices=content.choices,
             cache_writes=asks.cache_writes,
             service_tier=asks.service_tier,
             audio=asks.audio,
+            cached_expected=asks.cached.get(deployment.id, 0),
+            reasoning_expected=reasoning,
             pieces=content.pieces,
+            talks=talks,
             healthy=condition.untroubled or condition.healthy(self.clock()),
         )
+
+    def _cached(self, request: Request, content: Content) -> Mapping[str, int]:
+        """What each deployment should hold of the conversation; a short one is not looked at."""
+        if sum(content.text.values()) < CACHED_MIN and not content.tools:
+            return NOTHING_CACHED
+        return self.health.habits.cached(request, request.received)
 
     def _unaffordable(self, step: Step, request: Request, tenant: Tenant, cost_max: NanoUSD | None) -> Refused | None:
         """Why the step, as the policies left it, cannot be paid for or answered in full."""

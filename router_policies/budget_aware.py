@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from gateway.plan import Context, Plan, Step, cost_key
+from gateway.plan import EFFORTS, Context, Plan, Step, asked_effort, cost_key
 from gateway.types import Capability, Request
 
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 STRONGEST = len(EFFORTS)
 
 
@@ -57,21 +54,8 @@ class BudgetAware:
 
     def _calmer(self, step: Step, request: Request) -> Step:
         """With less effort; never more than the client or another policy asked for."""
-        asked = step.effort if step.effort is not None else _asked(request.body)
+        asked = step.effort if step.effort is not None else asked_effort(request.body)
         if asked is None or Capability.REASONING not in step.deployment.capabilities:
             return step
         strength = EFFORTS.index(asked) if asked in EFFORTS else STRONGEST
-        return step if strength <= EFFORTS.index(self.effort) else replace(step, effort=self.effort)
-
-
-def _asked(body: Mapping[str, Any]) -> str | None:
-    """The effort as the client said it; "" where it is given in tokens, None where there is none."""
-    word = body.get("reasoning_effort")
-    for name in ("reasoning", "output_config"):
-        nested = body.get(name)
-        if word is None and isinstance(nested, Mapping):
-            word = nested.get("effort")
-    if isinstance(word, str):
-        return word
-    thinking = body.get("thinking")
-    return "" if isinstance(thinking, Mapping) and thinking.get("type") != "disabled" else None
+        return step if strength <= EFFORTS.index(self.effort) else step.thinking(self.effort)

@@ -8,7 +8,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from gateway.plan import Context, Plan, Step, cost_key
+from gateway.plan import Context, Plan, Step, asked_effort, cost_key
 from gateway.types import Deployment, Request
 from router_policies.difficulty.text import asked, plain_name
 
@@ -28,6 +28,8 @@ class Difficulty:
     `by_quality`      a deployment that no name matches stands for the artifact's model of the nearest quality; off, it
                       is not judged.
     `embeddings`      directory with `model.onnx` and `tokenizer.json`, for an artifact trained with them.
+    `easy_from`       mean P of all models the artifact knows from which a request is easy,
+    `hard_below`      and below which it is hard; else it is medium.  Later policies may ask: `reasoning_cap` does.
 
     Where no candidate reaches the target the likeliest one goes first.  Where the request is unlike what was learned
     from, or a candidate is unknown to the artifact while no known one reaches the target, the policy abstains: the
@@ -42,12 +44,16 @@ class Difficulty:
     relative: bool = False
     by_quality: bool = False
     embeddings: str = ""
+    easy_from: float = 0.85
+    hard_below: float = 0.6
     _model: Any = field(init=False, repr=False, compare=False)
     _embed: Callable[[str], Any] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.target_quality <= 1:
             raise ValueError(f"difficulty: target_quality must be above 0 and at most 1, not {self.target_quality!r}")
+        if not 0 <= self.hard_below <= self.easy_from <= 1:
+            raise ValueError("difficulty: hard_below must not be above easy_from, both from 0 to 1")
         from router_policies.difficulty import artifact  # noqa: PLC0415 - numpy only where the policy is used
 
         model = artifact.load(Path(self.artifact) if self.artifact else artifact.DEFAULT)
@@ -71,6 +77,7 @@ class Difficulty:
         opinion = self._model.opinion(text, self._embed)
         if not opinion.known:
             return self._abstain(plan, opinion.why)
+        plan = plan.classified(opinion.task, self._level(opinion.p), asked_effort(request.body) or "")
         ranked = [(self._p(step.deployment, opinion.p), step) for step in plan.steps]
         judged = [(p, step) for p, step in ranked if p is not None and step.healthy]
         if not judged:
@@ -110,6 +117,11 @@ class Difficulty:
         if rated:
             return max(rated, key=lambda step: step.deployment.quality or 0.0)
         return max(steps, key=lambda step: step.expected_cost or 0)
+
+    def _level(self, p: Sequence[float]) -> str:
+        known = [float(each) for each in p if not isnan(each)]
+        mean = sum(known) / len(known) if known else 0.0
+        return "easy" if mean >= self.easy_from else "hard" if mean < self.hard_below else "medium"
 
     def _p(self, deployment: Deployment, p: Sequence[float]) -> float | None:
         place = self._place(deployment)

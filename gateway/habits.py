@@ -1,0 +1,170 @@
+"""What traffic teaches of what an answer will cost: how much a deployment says, and what it still holds in its cache.
+
+Pure but for what it remembers, which is bounded; times are arguments, unix seconds.  An answer's tokens are learned by
+(deployment, task, effort).  A conversation is known by the chain of hashes of its messages: what a deployment has read
+of it lately it should have cached, and the share of it that it then reports is learned too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+from gateway.plan import Talk, asked_effort
+from gateway.types import Bucket, Deployment, Request, Usage
+
+CACHED_MIN = 1024
+"""Tokens below which no provider caches a prompt (OpenAI and Anthropic: 1,024), so no request is looked at for less."""
+SHARE_FIRST = 0.5
+"""Of what a deployment should have cached: how much, until it has reported once."""
+WEIGHT = 0.2  # of the newest answer in a moving average
+PREFIXES_MAX = 20_000
+TALKS_MAX = 512  # of one deployment: (task, effort)
+DEPTH_MAX = 32
+TTL_S = 300.0
+"""How long a provider keeps a prompt unless its usage says otherwise (Anthropic's default; OpenAI: 5 to 10 minutes)."""
+LONGER: Mapping[Bucket, float] = {
+    Bucket.CACHE_WRITE_30M: 1800.0,
+    Bucket.CACHE_WRITE_1H: 3600.0,
+    Bucket.CACHE_WRITE_12H: 43_200.0,
+}
+WRITES = (Bucket.CACHE_WRITE_5M, *LONGER)
+
+Talks = dict[tuple[str, str], Talk]
+"""By task and effort; "" stands for any task, and for the effort of a request that names none."""
+
+
+class Habits:
+    """One per process."""
+
+    def __init__(self, prefixes_max: int = PREFIXES_MAX) -> None:
+        self._prefixes_max = prefixes_max
+        self._talks: dict[str, Talks] = {}
+        self._held: dict[int, dict[str, tuple[float, int]]] = {}  # prefix: by deployment, until when, how many tokens
+        self._shares: dict[str, float] = {}
+
+    def talks(self, deployment: str) -> Talks:
+        """What its answers are like; follows what is learned later."""
+        found = self._talks.get(deployment)
+        if found is None:
+            found = self._talks[deployment] = {}
+        return found
+
+    def cached(self, request: Request, now: float) -> dict[str, int]:
+        """Tokens of the request that each deployment has likely cached; those that have none are not named."""
+        if not self._held:
+            return {}
+        return {
+            deployment: round(tokens * self._shares.get(deployment, SHARE_FIRST))
+            for deployment, tokens in self._known(prefixes(request.body), now).items()
+        }
+
+    def learn(self, request: Request, deployment: Deployment, usage: Usage, effort: str | None, task: str) -> None:
+        """A complete answer with the provider's own usage."""
+        self._learn_talk(request, deployment.id, usage, effort, task)
+        if usage.input_tokens >= CACHED_MIN and Bucket.CACHE_READ in deployment.price.rates:
+            self._learn_cache(request, deployment, usage)
+
+    def _learn_talk(self, request: Request, deployment: str, usage: Usage, effort: str | None, task: str) -> None:
+        choices = max(1, _whole(request.body.get("n")))
+        reasoning = usage.tokens.get(Bucket.REASONING, 0)
+        visible = (usage.output_tokens - reasoning) / choices
+        word = asked_effort(request.body) or "" if effort is None else effort
+        talks = self.talks(deployment)
+        for key in ((task, word), ("", word)) if task else (("", word),):
+            known = talks.get(key)
+            if known is not None:
+                talks[key] = Talk(_blend(known.visible, visible), _blend(known.reasoning, reasoning / choices))
+            elif len(talks) < TALKS_MAX:
+                talks[key] = Talk(visible, reasoning / choices)
+
+    def _learn_cache(self, request: Request, deployment: Deployment, usage: Usage) -> None:
+        now, id_ = request.received, deployment.id
+        links = prefixes(request.body)
+        held = self._known(links, now).get(id_)
+        if held:
+            share = min(1.0, usage.cached_tokens / held)
+            known = self._shares.get(id_)
+            self._shares[id_] = share if known is None else _blend(known, share)
+        if not usage.cached_tokens and not any(bucket in usage.tokens for bucket in WRITES) and _charges(deployment):
+            return  # whoever charges for writing has written nothing
+        until = now + max((ttl for bucket, ttl in LONGER.items() if bucket in usage.tokens), default=TTL_S)
+        if links:
+            length = links[-1][1] or 1
+            for prefix, chars in {links[0], links[-1]}:
+                self._hold(prefix, id_, until, usage.input_tokens * chars // length)
+
+    def _hold(self, prefix: int, deployment: str, until: float, tokens: int) -> None:
+        places = self._held.pop(prefix, {})
+        places[deployment] = (until, tokens)
+        self._held[prefix] = places
+        while len(self._held) > self._prefixes_max:
+            del self._held[next(iter(self._held))]
+
+    def _known(self, links: list[tuple[int, int]], now: float) -> dict[str, int]:
+        """Tokens of the longest prefix that each deployment has read and not yet forgotten."""
+        found: dict[str, int] = {}
+        for prefix, _ in links:
+            places = self._held.get(prefix)
+            for deployment, (until, tokens) in places.items() if places else ():
+                if now < until and tokens >= CACHED_MIN:
+                    found[deployment] = tokens
+        return found
+
+
+def prefixes(body: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Each beginning of what is asked: its hash, and its length in characters; tools and instructions are the first.
+
+    Cache marks are left out: clients move them from turn to turn.
+    """
+    links: list[tuple[int, int]] = []
+    head, length = 0, 0
+    setting = [body.get(name) for name in ("tools", "system", "instructions")]
+    if any(setting):
+        head, length = _print(setting, DEPTH_MAX)
+        links.append((head, length))
+    turns = body.get("messages")
+    if turns is None:
+        turns = body.get("input")
+    for turn in _turns(turns):
+        if type(turn) is dict and len(turn) == 2 and type(text := turn.get("content")) is str:  # most are: quicker
+            head, length = hash((head, str(turn.get("role")), text)), length + len(text)
+        else:
+            print_, chars = _print(turn, DEPTH_MAX)
+            head, length = hash((head, print_)), length + chars
+        links.append((head, length))
+    return links
+
+
+def _turns(turns: object) -> Iterator[object]:
+    if isinstance(turns, list):
+        yield from turns
+    elif turns is not None:
+        yield turns
+
+
+def _print(value: object, depth: int) -> tuple[int, int]:
+    """A hash of a JSON value, and how many characters its strings have."""
+    if isinstance(value, str):
+        return hash(value), len(value)
+    if depth == 0:
+        return 0, 0
+    if isinstance(value, Mapping):
+        value = [each for item in value.items() if item[0] != "cache_control" for each in item]
+    if isinstance(value, list):
+        parts = [_print(each, depth - 1) for each in value]
+        return hash(tuple(chain([len(parts)], (part for part, _ in parts)))), sum(chars for _, chars in parts)
+    return hash((type(value), value)), 0
+
+
+def _charges(deployment: Deployment) -> bool:
+    return any(deployment.price.rates.get(bucket) for bucket in WRITES)
+
+
+def _blend(mean: float, value: float) -> float:
+    return mean + WEIGHT * (value - mean)
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 1
