@@ -74,7 +74,7 @@ async def _looked(exchange: Exchange, parts: Parts, dialect: Dialect, id_: str) 
     decoder = dialect.decoder(replace(exchange.request, stream=False), step, exchange.bill)
     call = await parts.credentials.proven(kept(step.deployment, id_), provider)
     async with asyncio.timeout(provider.timeouts.first_byte_s):
-        async with await parts.upstream.open(call, provider, dialect, lambda _: None) as answer:
+        async with await parts.upstream.open(call, provider, dialect) as answer:
             async for chunk in answer.chunks():
                 decoder.feed(chunk)
     try:

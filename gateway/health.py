@@ -1,7 +1,9 @@
 """How each deployment has fared of late.  Pure: values in, values out, the time is an argument (seconds, monotonic).
 
-A circuit opens when half of the recent calls failed (at least `FAILURES_MIN` of them), or at once for as long as a
-provider's retry-after says.  After `cooldown_s` one call at a time may probe; one success closes it again.
+A circuit opens when `IN_A_ROW` calls failed one after the other, when half of the recent calls did, or at once for as
+long as a provider's retry-after says.  After its cooldown one call at a time may probe; one success closes it, and a
+deployment that has recovered takes its full load only after `RAMP_S`.  A deployment that has become slow is asked last,
+and not shut out: a slow answer is better than none.
 """
 
 from __future__ import annotations
@@ -12,64 +14,183 @@ from dataclasses import dataclass, field
 from gateway.habits import Habits
 from gateway.plan import Stats
 
-FAILURES_MIN = 5
+IN_A_ROW = 5
+FAILURES_MIN = 3.0
+"""Decayed: five failures in a row over a quiet day say nothing."""
 ERROR_RATE_OPEN = 0.5
 COOLDOWN_S = 5.0
 COOLDOWN_MAX_S = 120.0
-HALF_LIFE_S = 30.0  # how long the past weighs in the error rate
-WEIGHT = 0.2  # of the newest latency in its moving average
+RAMP_S = 10.0
+RAMP_FROM = 0.1  # of the full load, just after recovery
+HALF_LIFE_S = 10.0  # how long the past weighs in rates
+WEIGHT = 0.2  # of the newest figure in a moving average
+SLOW_TIMES = 5.0
+"""A first token that takes so many times what is usual is slow ..."""
+SLOW_MIN_MS = 5_000.0
+"""... unless it is here within this: prompts differ."""
+SLOW_WEIGHT = 0.01  # slow becomes usual, slowly
+RETRY_SHARE = 0.1
+"""Retries on a deployment, of its recent requests: more of them turn a failure into a storm."""
+RETRIES_FREE = 2.0
+"""Decayed: where there is little traffic a request may still be tried again."""
+
+
+@dataclass(slots=True)
+class Recent:
+    """Counts that fade: after `HALF_LIFE_S` a call weighs half."""
+
+    calls: float = 0.0
+    failures: float = 0.0
+    slow: float = 0.0
+    retries: float = 0.0
+    updated: float = 0.0
+
+    def fade(self, now: float) -> None:
+        """Brings the counts to the present."""
+        if self.updated and now > self.updated:
+            keep = 0.5 ** ((now - self.updated) / HALF_LIFE_S)
+            self.calls *= keep
+            self.failures *= keep
+            self.slow *= keep
+            self.retries *= keep
+        self.updated = now
+
+
+@dataclass(slots=True)
+class Circuit:
+    """Closed, open until a time, half open after it (one probe), closed and ramping.  Times are the caller's clock."""
+
+    recent: Recent = field(default_factory=Recent)
+    in_a_row: int = 0  # failures
+    open: bool = False
+    until: float = 0.0
+    cooldown_s: float = COOLDOWN_S
+    probing_until: float = 0.0
+    closed_at: float | None = None  # when it last recovered
+
+    def admits(self, now: float) -> bool:
+        """Whether a call may be sent: closed, or open long enough and nobody probes."""
+        return not self.open or (now >= self.until and now >= self.probing_until)
+
+    def wait_s(self, now: float) -> float:
+        """Until a call may be sent; 0 if it may."""
+        return max(0.0, max(self.until, self.probing_until) - now) if self.open else 0.0
+
+    def slow(self) -> bool:
+        """Whether half of the recent calls were slow."""
+        recent = self.recent
+        return recent.slow >= FAILURES_MIN and recent.slow >= ERROR_RATE_OPEN * recent.calls
+
+    def share(self, now: float) -> float:
+        """Of the full load, what it may take: 1 but for a while after a recovery."""
+        if self.closed_at is None:
+            return 1.0
+        share = RAMP_FROM + (1 - RAMP_FROM) * (now - self.closed_at) / RAMP_S
+        if share >= 1:
+            self.closed_at = None
+            return 1.0
+        return share
+
+    def began(self, now: float) -> None:
+        """A call was sent; on an open circuit it is the probe."""
+        if self.open:
+            self.probing_until = now + self.cooldown_s
+
+    def answered(self, now: float, *, slow: bool = False) -> None:
+        """The deployment did its work."""
+        recent = self.recent
+        recent.fade(now)
+        recent.calls += 1
+        recent.slow += slow
+        self.in_a_row = 0
+        if self.open and now >= self.until:  # an answer to a call of before it opened says nothing
+            self.open, self.cooldown_s, self.closed_at = False, COOLDOWN_S, now
+            recent.calls, recent.failures = 1.0, 0.0
+
+    def failed(self, now: float, retry_after_s: float | None = None) -> None:
+        """A failure that is the provider's; `retry_after_s` is its own word on when to come back."""
+        recent = self.recent
+        recent.fade(now)
+        recent.calls += 1
+        recent.failures += 1
+        self.in_a_row += 1
+        if self.open:
+            if now >= self.until:  # the probe
+                self.cooldown_s = min(self.cooldown_s * 2, COOLDOWN_MAX_S)
+                self._trip(now, self.cooldown_s)
+        elif self._failing():
+            self._trip(now, self.cooldown_s)
+        if retry_after_s:
+            self._trip(now, max(self.until - now, min(retry_after_s, COOLDOWN_MAX_S)))
+
+    def heard(self, now: float, open_s: float) -> None:
+        """Another worker has opened its own for `open_s` more seconds."""
+        if open_s > 0 and now + open_s > self.until:
+            self._trip(now, min(open_s, COOLDOWN_MAX_S))
+
+    def _failing(self) -> bool:
+        recent = self.recent
+        if recent.failures < FAILURES_MIN:
+            return False
+        often = recent.failures >= IN_A_ROW and recent.failures >= ERROR_RATE_OPEN * recent.calls
+        return often or self.in_a_row >= IN_A_ROW
+
+    def _trip(self, now: float, seconds: float) -> None:
+        self.open, self.until, self.probing_until, self.closed_at = True, now + seconds, 0.0, None
 
 
 @dataclass(slots=True)
 class Condition:
     """One deployment's recent past."""
 
-    calls: float = 0.0  # decayed counts
-    failures: float = 0.0
-    updated: float = 0.0
-    open_until: float = 0.0
-    cooldown_s: float = COOLDOWN_S
-    open: bool = False
-    probing_until: float = 0.0
+    circuit: Circuit = field(default_factory=Circuit)
     inflight: int = 0
     exhausted_until: float = 0.0  # the provider's own limits have nothing left; 0: they have, as far as is known
     look_at: float = 0.0  # when its limits are looked at again
     first_token_ms: float | None = None
+    usual_ms: float | None = None  # to the first token of a stream
     tokens_per_second: float | None = None
     output_mean: float | None = None
 
     @property
+    def open(self) -> bool:
+        """Whether nothing is sent there."""
+        return self.circuit.open
+
+    @property
     def untroubled(self) -> bool:
         """Whether a call may be sent, whatever the time."""
-        return not self.open and not self.exhausted_until
+        return not self.circuit.open and not self.exhausted_until and not self.circuit.recent.slow
 
     def healthy(self, now: float) -> bool:
-        """Whether a call may be sent: its limits have room, and it is closed, or open long enough and nobody probes."""
+        """Whether it is as good as the others: its limits have room, it may be called, and it is not slow."""
         if now < self.exhausted_until:
             return False
         self.exhausted_until = 0.0
-        return not self.open or (now >= self.open_until and now >= self.probing_until)
+        return self.circuit.admits(now) and not self.circuit.slow()
 
     def exhausted(self, now: float, seconds: float) -> None:
         """The provider says that nothing is left of one of its limits for so long."""
         self.exhausted_until = now + min(seconds, COOLDOWN_MAX_S)
 
     def began(self, now: float) -> None:
-        """A call was sent; on an open circuit it is the probe."""
+        """A call was sent."""
         self.inflight += 1
-        if self.open:
-            self.probing_until = now + self.cooldown_s
+        self.circuit.began(now)
 
     def ended(self) -> None:
         """The call is over, however it ended."""
         self.inflight -= 1
 
-    def succeeded(self, now: float, first_token_ms: float, output_tokens: int, output_s: float) -> None:
+    def succeeded(
+        self, now: float, first_token_ms: float, output_tokens: int, output_s: float, *, stream: bool = True
+    ) -> None:
         """A complete answer: its latency and speed are learned, and an open circuit closes."""
-        self._decay(now)
-        self.calls += 1
-        if self.open:
-            self.open, self.cooldown_s, self.failures, self.calls = False, COOLDOWN_S, 0.0, 1.0
+        slow = False
+        if stream:
+            slow = self.usual_ms is not None and first_token_ms > max(SLOW_MIN_MS, SLOW_TIMES * self.usual_ms)
+            self.usual_ms = _blend(self.usual_ms, first_token_ms, SLOW_WEIGHT if slow else WEIGHT)
+        self.circuit.answered(now, slow=slow)
         self.first_token_ms = _blend(self.first_token_ms, first_token_ms)
         if output_tokens:
             self.output_mean = _blend(self.output_mean, output_tokens)
@@ -78,31 +199,22 @@ class Condition:
 
     def failed(self, now: float, retry_after_s: float | None = None) -> None:
         """A failure that is the provider's; `retry_after_s` is its own word on when to come back."""
-        self._decay(now)
-        self.calls += 1
-        self.failures += 1
-        if self.open:
-            self.cooldown_s = min(self.cooldown_s * 2, COOLDOWN_MAX_S)
-            self._trip(now, self.cooldown_s)
-        elif self.failures >= FAILURES_MIN and self.failures >= ERROR_RATE_OPEN * self.calls:
-            self._trip(now, self.cooldown_s)
-        if retry_after_s:
-            self._trip(now, max(self.open_until - now, min(retry_after_s, COOLDOWN_MAX_S)))
+        self.circuit.failed(now, retry_after_s)
+
+    def retries(self, now: float) -> bool:
+        """Whether one more retry stays within the budget; if so it is counted."""
+        recent = self.circuit.recent
+        recent.fade(now)
+        if recent.retries + 1 > RETRIES_FREE + RETRY_SHARE * recent.calls:
+            return False
+        recent.retries += 1
+        return True
 
     def stats(self) -> Stats:
         """What policies may know."""
-        rate = self.failures / self.calls if self.calls else 0.0
+        recent = self.circuit.recent
+        rate = recent.failures / recent.calls if recent.calls else 0.0
         return Stats(self.first_token_ms, self.tokens_per_second, rate, self.output_mean)
-
-    def _trip(self, now: float, seconds: float) -> None:
-        self.open, self.open_until, self.probing_until = True, now + seconds, 0.0
-
-    def _decay(self, now: float) -> None:
-        if self.updated and now > self.updated:
-            keep = 0.5 ** ((now - self.updated) / HALF_LIFE_S)
-            self.calls *= keep
-            self.failures *= keep
-        self.updated = now
 
 
 @dataclass(slots=True)
@@ -123,6 +235,16 @@ class Health:
         """What policies may know of every deployment seen so far."""
         return {deployment: condition.stats() for deployment, condition in self.conditions.items()}
 
+    def opened(self, now: float) -> dict[str, float]:
+        """For how many more seconds each open circuit lets nothing through."""
+        left = {name: condition.circuit.until - now for name, condition in self.conditions.items() if condition.open}
+        return {name: seconds for name, seconds in left.items() if seconds > 0}
 
-def _blend(mean: float | None, value: float) -> float:
-    return value if mean is None else mean + WEIGHT * (value - mean)
+    def heard(self, now: float, opened: Mapping[str, float]) -> None:
+        """What other workers have found."""
+        for deployment, seconds in opened.items():
+            self.of(deployment).circuit.heard(now, seconds)
+
+
+def _blend(mean: float | None, value: float, weight: float = WEIGHT) -> float:
+    return value if mean is None else mean + weight * (value - mean)

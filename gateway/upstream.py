@@ -1,7 +1,7 @@
 """Calls to providers.  Retries live here; the bytes are `gateway.transport`'s.
 
 A retry happens only before the first byte of a reply, only for failures that say so, at most `provider.retries_max`
-times, with full jitter or the provider's own retry-after.
+times, with full jitter or the provider's own retry-after, inside the request's deadline and the deployment's budget.
 """
 
 from __future__ import annotations
@@ -9,10 +9,16 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    wait_random_exponential,
+)
 
 from gateway.dialects.base import Call, Dialect
 from gateway.errors import (
@@ -29,7 +35,10 @@ from gateway.transport.http1 import Pool
 from gateway.types import Provider
 
 ERROR_BODY_MAX = 64 * 1024
-RETRY_AFTER_MAX_S = 10.0  # a provider that asks for more is left to the next step of the plan
+WAIT_MAX_S = 10.0
+"""A provider that asks for more is left alone, and its client told when to come back."""
+WAIT_MAX_ELSEWHERE_S = 0.3
+"""The same where another deployment can serve the request meanwhile."""
 BACKOFF = wait_random_exponential(multiplier=0.25, max=4.0)
 RETRYABLE = (UpstreamUnreachable, UpstreamFailed, UpstreamOverloaded, UpstreamRateLimited)
 
@@ -46,6 +55,21 @@ def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """When a call may be made again: before `until` (loop time), after a wait of at most `wait_max_s`, and if `may`."""
+
+    until: float
+    wait_max_s: float
+    may: Callable[[GatewayError], bool]  # counts the retry that it allows
+    now: Callable[[], float]
+
+    def over(self, state: RetryCallState) -> bool:
+        """Whether the next attempt is not to be made."""
+        wait_s = state.upcoming_sleep
+        return wait_s > self.wait_max_s or self.now() + wait_s >= self.until or not self.may(_failure(state))
+
+
 class Upstream:
     """Holds one transport per provider for as long as its settings do not change."""
 
@@ -57,24 +81,17 @@ class Upstream:
         self._transports: dict[str, tuple[Provider, Transport]] = {}
         self._retired: list[Transport] = []  # requests of older settings may still use them
 
-    async def open(
-        self, call: Call, provider: Provider, dialect: Dialect, on_retry: Callable[[GatewayError], None]
-    ) -> Answer:
-        """The 2xx answer to `call`; every other end is a leaf of the error tree.  `on_retry` hears of each retry."""
+    async def open(self, call: Call, provider: Provider, dialect: Dialect, terms: Terms | None = None) -> Answer:
+        """The 2xx answer to `call`; every other end is a leaf of the error tree.  Without terms it is made once."""
         try:
             return await self._once(call, provider, dialect)
         except RETRYABLE as error:
-            if provider.retries_max < 1 or not _worth_waiting(error):
+            if terms is None or provider.retries_max < 1:
                 raise
-            return await self._again(call, provider, dialect, on_retry, error)
+            return await self._again(call, provider, dialect, terms, error)
 
     async def _again(
-        self,
-        call: Call,
-        provider: Provider,
-        dialect: Dialect,
-        on_retry: Callable[[GatewayError], None],
-        first: GatewayError,
+        self, call: Call, provider: Provider, dialect: Dialect, terms: Terms, first: GatewayError
     ) -> Answer:
         known = [first]  # the first attempt has been made: its failure stands for it
 
@@ -84,11 +101,10 @@ class Upstream:
             return await self._once(call, provider, dialect)
 
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(1 + provider.retries_max),
+            stop=lambda state: state.attempt_number > provider.retries_max or terms.over(state),
             wait=_pause,
-            retry=retry_if_exception(lambda error: isinstance(error, RETRYABLE) and _worth_waiting(error)),
+            retry=retry_if_exception_type(RETRYABLE),
             sleep=self._sleep,
-            before_sleep=lambda state: on_retry(_failure(state)),
             reraise=True,
         )
         return await retrying(attempt)
@@ -150,8 +166,3 @@ def _pause(state: RetryCallState) -> float:
     """Seconds until the next attempt: the provider's own word, else full jitter."""
     advised = _failure(state).retry_after_s
     return BACKOFF(state) if advised is None else advised
-
-
-def _worth_waiting(error: BaseException) -> bool:
-    advised = getattr(error, "retry_after_s", None)
-    return advised is None or advised <= RETRY_AFTER_MAX_S

@@ -95,7 +95,7 @@ async def _passed(site: Site, deployment: Deployment, call: Call, names: _Names,
     call = await parts.credentials.proven(call, provider)
     headers = [(b"x-tollgate-request-id", request_id.encode()), (b"x-tollgate-deployment", deployment.id.encode())]
     try:
-        answer = await parts.upstream.open(call, provider, dialect, lambda _: None)
+        answer = await parts.upstream.open(call, provider, dialect)
     except UpstreamDenied as denied:
         raise NotFound(f"There is no stored response {names.told[:200]!r}.", param="response_id") from denied
     async with answer:

@@ -126,7 +126,8 @@ PROVIDER = """
   {name}: {{dialect: openai, base_url: "{url}", api_key: sk-x, retries_max: 0,
     timeouts: {{connect_s: 0.5, first_byte_s: 1, idle_s: 1, total_s: 2}}}}"""
 DEPLOYMENTS = """
-  - {{id: {name}.alone, provider: {name}, upstream_model: m, price: {{input: 1, output: 1}}, output_max: 4096}}
+  - {{id: {name}.whole.alone, provider: {name}, upstream_model: m, price: {{input: 1, output: 1}}, output_max: 4096}}
+  - {{id: {name}.streamed.alone, provider: {name}, upstream_model: m, price: {{input: 1, output: 1}}, output_max: 4096}}
   - {{id: {name}.whole, provider: {name}, upstream_model: m, price: {{input: 1, output: 1}}, output_max: 4096}}
   - {{id: {name}.streamed, provider: {name}, upstream_model: m, price: {{input: 1, output: 1}}, output_max: 4096}}"""
 ROUTE = """
@@ -199,7 +200,9 @@ async def matrix(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Matr
     async with FaultyProvider() as provider:
         text = config(tmp_path_factory.mktemp("matrix"), provider.port)
         async with served(text) as gateway:
-            alone = await asyncio.gather(*(ask(gateway, f"{name}.alone", turns, stream=s) for name, s in CASES))
+            alone = await asyncio.gather(
+                *(ask(gateway, f"{first(name, s)}.alone", turns, stream=s) for name, s in CASES)
+            )
             failover = await asyncio.gather(
                 *(ask(gateway, f"{first(name, s)}.route", turns, stream=s) for name, s in CASES)
             )
