@@ -123,6 +123,7 @@ def streams(bench: Bench) -> None:
         body = requests.stream(bench.running[name][0].model, gap_ms=2)
         row = bench.send("streams: paced", name, body, connections=20, seconds=max(3.0, bench.seconds))
         row["cpu_us_per_event"] = round(row["cpu_us"] / requests.EVENTS, 2)
+        bench.send("first token", name, body, connections=1)
 
 
 def memory(bench: Bench, count: int = 1000) -> None:

@@ -20,7 +20,7 @@ COLUMNS = (
     ("p99 ms", "alone: long", "p99", 2, True),
     ("half load p50 ms", "half load: long", "p50", 2, True),
     ("p99 ms", "half load: long", "p99", 2, True),
-    ("first token ms", "streams: paced", "first_p50", 2, True),
+    ("first token ms", "first token", "first_p50", 2, True),
     ("CPU us/event", "streams: paced", "cpu_us_per_event", 1, False),
     ("MB at rest", "memory", "rest_mb", 0, False),
     ("MB for 1,000 streams", "memory", "added_mb", 0, False),

@@ -9,8 +9,8 @@ EVENTS = 200
 SENTENCE = "The quick brown fox, jumps over lazy dogs again. "
 
 
-def _chat(model: str, characters: int, **fields: object) -> str:
-    text = (SENTENCE * (characters // len(SENTENCE) + 1))[:characters]
+def _chat(model: str, characters: int, begins: str = "", **fields: object) -> str:
+    text = begins + (SENTENCE * (characters // len(SENTENCE) + 1))[:characters]
     system = {"role": "system", "content": "You are a helpful assistant."}
     body = {"model": model, "messages": [system, {"role": "user", "content": text}], "max_tokens": 256, **fields}
     return json.dumps(body, separators=(",", ":"))
@@ -28,8 +28,8 @@ def short(model: str) -> str:
 
 def stream(model: str, *, gap_ms: int = 0, hold: bool = False) -> str:
     """A stream of two hundred events."""
-    user = "hold" if hold else f"gap_ms={gap_ms}"
-    return _chat(model, 80, stream=True, user=user, stream_options={"include_usage": True})
+    marked = "[hold] " if hold else f"[gap_ms={gap_ms}] "
+    return _chat(model, 80, marked, stream=True, stream_options={"include_usage": True})
 
 
 def tools(model: str) -> str:

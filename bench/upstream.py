@@ -2,8 +2,8 @@
 
     python -m bench.upstream PORT
 
-A whole reply goes out in one piece.  Of a stream every event is a write of its own, `gap_ms` apart (from the request's
-`user` field: "gap_ms=5"; 0: as fast as the socket takes them).  "hold" as `user` sends the first event and waits.
+A whole reply goes out in one piece.  Of a stream every event is a write of its own, `gap_ms` apart: "[gap_ms=5]" in
+the prompt, which every gateway passes on; 0: as fast as the socket takes them.  "[hold]" sends one event and waits.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Provider(asyncio.Protocol):
             self._transport.write(REPLY)
             return
         self._transport.write(HEAD + TOKEN)
-        if b'"hold"' not in body:
-            gap = body.partition(b"gap_ms=")[2].partition(b'"')[0]
+        if b"[hold]" not in body:
+            gap = body.partition(b"[gap_ms=")[2].partition(b"]")[0]
             self._loop.call_later(int(gap or 0) / 1000, self._next, EVENTS - 1, int(gap or 0) / 1000)
 
     def _next(self, left: int, gap_s: float) -> None:

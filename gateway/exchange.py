@@ -245,7 +245,7 @@ class Exchange:
             outcome=self.outcome(),
             response_model=self.decoder.meter.response_model if self.decoder else "",
             finish_reason=self.decoder.meter.finish_reason if self.decoder else "",
-            tokens={bucket.value: count for bucket, count in used.tokens.items()},
+            tokens={str(bucket): count for bucket, count in used.tokens.items()},
             fees=used.fees,
             estimated=not used.exact or self.wasted > 0,
             cost=None if cost.total is None else owed,

@@ -94,7 +94,7 @@ def place(lines: Sequence[Line], now_ms: int, spans: Spans, prefix: Callable[[Ac
         if at is None:
             at = index[key] = len(places)
             share = share_of(line.account)
-            places.append(Place(key, unit.value, amount, span.step, span.length, _keep(span, now_ms), share))
+            places.append(Place(key, unit, amount, span.step, span.length, _keep(span, now_ms), share))
         elif places[at].amount < amount:
             places[at] = msgspec.structs.replace(places[at], amount=amount)
         of_line.append(at)
@@ -105,7 +105,7 @@ def place(lines: Sequence[Line], now_ms: int, spans: Spans, prefix: Callable[[Ac
 
 def counter_key(account: Account, unit: Unit, span: Span) -> str:
     """Distinct for distinct counters: only the last part is free text, those before cannot hold the divider."""
-    return f"{unit.value}:{span.name}:{_escaped(account.kind)}~{_escaped(account.tenant)}~{account.id}"
+    return f"{unit}:{span.name}:{_escaped(account.kind)}~{_escaped(account.tenant)}~{account.id}"
 
 
 def denies(line: Line) -> bool:
