@@ -14,12 +14,16 @@ from harness import ADMIN_KEY, KEY, Visitor, config, gateway
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-ENDPOINTS = ["/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens"]
+ENDPOINTS = ["/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens", "/v1/responses", "/v1/completions",
+             "/v1/embeddings", "/v1/rerank", "/v1/moderations", "/v1/images/generations", "/v1/audio/speech",
+             "/v1/audio/transcriptions"]  # fmt: skip
 NAMES = st.sampled_from(
     ["model", "messages", "role", "content", "type", "text", "image_url", "url", "tools", "function", "name", "system",
      "parameters", "tool_choice", "response_format", "json_schema", "schema", "max_tokens", "stop", "stream", "n",
      "temperature", "metadata", "thinking", "source", "media_type", "data", "input", "tool_calls", "tool_call_id",
-     "stream_options", "include_usage", "modalities", "service_tier", "cache_control", "user", "logprobs", "audio"]
+     "stream_options", "include_usage", "modalities", "instructions", "output", "call_id", "arguments", "documents",
+     "query", "prompt", "size", "quality", "voice", "file", "format", "reasoning", "previous_response_id", "background",
+     "service_tier", "cache_control", "user", "logprobs", "audio"]
 )  # fmt: skip
 SCALARS = (
     st.none()
