@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Any, Protocol, runtime_checkable
 
 from gateway import money
@@ -235,3 +236,26 @@ def asked_effort(body: Mapping[str, Any]) -> str | None:
         return word
     thinking = body.get("thinking")
     return "" if isinstance(thinking, Mapping) and thinking.get("type") != "disabled" else None
+
+
+IDENTITIES = ("request", "conversation", "user", "task", "key", "tenant")
+"""What requests may have in common, by which policies keep them together."""
+
+
+def identity(request: Request, by: str) -> str:
+    """Who this is, in the sense of `by`; a conversation is known by its beginning, and stands in for the unsaid."""
+    named = {"request": request.id, "user": request.user, "task": request.task, "key": request.key.id}
+    named["tenant"] = request.key.tenant
+    return named.get(by) or f"{request.key.id} {_beginning(request.body)}"
+
+
+def spread(text: str) -> float:
+    """A number from 0 to below 1 that is the same for the same text, everywhere and for good, and evenly spread."""
+    return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=6).digest()) / (1 << 48)
+
+
+def _beginning(body: Mapping[str, Any]) -> str:
+    turns = body.get("messages", body.get("input"))
+    if not isinstance(turns, list):
+        return str(turns)
+    return str(next((turn for turn in turns if isinstance(turn, Mapping) and turn.get("role") == "user"), ""))

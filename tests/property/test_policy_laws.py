@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.plan import Context, Plan, Policy, Step, cost_key
+from gateway.plan import Context, Plan, Policy, Stats, Step, Talk, cost_key
 from gateway.types import (
     UNKNOWN_PRICE,
     Bucket,
@@ -23,8 +23,15 @@ from gateway.types import (
     Request,
     Tenant,
 )
+from router_policies.affinity import Affinity
+from router_policies.arbitrage import Arbitrage
 from router_policies.cheapest import Cheapest
+from router_policies.fallback import Fallback
 from router_policies.output_cap import OutputCap
+from router_policies.reasoning_cap import ReasoningCap
+from router_policies.skill import Skill
+from router_policies.sticky import Sticky
+from router_policies.weighted import Weighted
 
 POLICIES: list[Policy] = [
     Cheapest(),
@@ -32,8 +39,25 @@ POLICIES: list[Policy] = [
     OutputCap(max=1024),
     OutputCap(default=64, max=64),
     OutputCap(default=100, max=2000),
+    Affinity(),
+    Affinity(within=0.5, tokens_min=1),
+    Arbitrage(),
+    Arbitrage(ttft_ms_max=300, error_rate_max=0.2, latency=1.0),
+    Arbitrage(tokens_per_second_min=50, strict=True, price=0.0, latency=1.0),
+    Arbitrage(regions=("eu",)),
+    Fallback(("d3", "d1", "d9")),
+    ReasoningCap(default="low", tokens_max=700),
+    ReasoningCap(default="none", shrink_from=0.01),
+    Skill({"law": ("d2",), "*": ("d5", "d0")}, default=("d4",)),
+    Sticky("conversation", within=0.3),
+    Sticky("user"),
+    Weighted({"d0": 1, "d1": 2, "d7": 0}),
+    Weighted({"d2": 5, "d3": 0.5}, sticky="user"),
 ]
-CONTEXT = Context(Tenant("acme"), now=0.0)
+STATS = {
+    f"d{n}": Stats(100.0 * n or None, 20.0 * n or None, error_rate=n / 10) for n in range(7)
+}  # the last was never seen
+CONTEXT = Context(Tenant("acme"), now=0.0, stats=STATS, fill=0.5)
 RATES = st.integers(0, 200).map(lambda dollars: dollars * 10**9)
 PRICES = st.one_of(
     st.just(UNKNOWN_PRICE),
@@ -49,16 +73,21 @@ def plans(draw: st.DrawFn) -> Plan:
         expected = draw(st.integers(0, 100_000))
         cap = draw(st.integers(1, 100_000))
         step = Step(
-            Deployment(f"d{number}", provider, f"m{number}", draw(PRICES)),
+            Deployment(
+                f"d{number}", provider, f"m{number}", draw(PRICES), region=draw(st.sampled_from(("eu", "us", "")))
+            ),
             Estimate(expected, expected + draw(st.integers(0, 1000))),
             output_cap=cap,
             output_expected=draw(st.integers(0, cap)),
             at=0.0,
             choices=draw(st.integers(1, 4)),
             healthy=draw(st.booleans()),
+            cached_expected=draw(st.integers(0, expected)),
+            effort=draw(st.sampled_from((None, "none", "high"))),
+            talks=draw(st.sampled_from(({}, {("", "low"): Talk(40, 900), ("", "none"): Talk(90)}))),
         )
         steps.append(step)
-    return Plan(tuple(steps), reasons=("first",))
+    return Plan(tuple(steps), reasons=("first",), task=draw(st.sampled_from(("", "law", "gsm"))))
 
 
 def request(body: dict[str, Any]) -> Request:
@@ -117,6 +146,26 @@ def test_no_cap_is_ever_raised_and_none_passes_the_maximum(
         assert step.output_expected <= step.output_cap
         assert most is None or step.output_cap <= most
         assert before.worst_cost is None or (step.worst_cost or 0) <= before.worst_cost
+
+
+SORTERS = [policy for policy in POLICIES if isinstance(policy, Affinity | Fallback | Skill | Sticky | Weighted)]
+
+
+@pytest.mark.parametrize("policy", SORTERS, ids=repr)
+@given(plan=plans(), request=REQUESTS)
+def test_a_policy_that_chooses_never_puts_the_unhealthy_first_in_place_of_the_healthy(
+    policy: Policy, plan: Plan, request: Request
+) -> None:
+    after = policy.apply(plan, request, CONTEXT)
+    if after is not plan and any(step.healthy for step in plan.steps):
+        assert after.steps[0].healthy
+
+
+@given(plan=plans(), request=REQUESTS)
+def test_arbitrage_orders_by_health_and_then_by_price_when_only_price_counts(plan: Plan, request: Request) -> None:
+    steps = Arbitrage().apply(plan, request, CONTEXT).steps
+    keys = [(not step.healthy, *cost_key(step.expected_cost)) for step in steps]
+    assert keys == sorted(keys)
 
 
 @pytest.mark.parametrize(("policy", "most_us"), [(Cheapest(), 60), (OutputCap(default=256), 400)], ids=repr)
