@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CONFIG ?= config/gateway.yaml
 OUTCOMES ?= ../shared/data/outcomes
 
-.PHONY: help run test slow check lint format bench evaluate clean
+.PHONY: help run test slow chaos check lint format bench evaluate clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -27,6 +27,9 @@ test: $(VENV)/.installed  ## every test but the slow ones
 
 slow: $(VENV)/.installed  ## the tests that take long
 	$(BIN)/python -m pytest -q -m slow
+
+chaos: $(VENV)/.installed  ## four gateways, one Redis, and everything that breaks; renews the table in docs/reliability.md
+	$(BIN)/python tests/support/chaos.py --write docs/reliability.md
 
 lint: $(VENV)/.installed  ## style, types, and who may import whom
 	$(BIN)/ruff check .

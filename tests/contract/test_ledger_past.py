@@ -46,9 +46,11 @@ class Time:
 class Gateway:
     """The parts of one gateway that keep the ledger's past."""
 
-    def __init__(self, redis: RedisServer, database: str, folder: Path) -> None:
+    def __init__(self, redis: RedisServer, database: str, folder: Path, *, split: bool = False) -> None:
         self.time = Time()
-        self.ledger: RedisLedger = open_redis(redis.url, timeout_s=5.0, connect_timeout_s=5.0, guarded=True)
+        self.ledger: RedisLedger = open_redis(
+            redis.url, timeout_s=5.0, connect_timeout_s=5.0, guarded=True, split=split
+        )
         self.store = Store(database)
         self.recorder = Recorder(self.ledger, database, folder, Metrics())
         self.settlements = Settlements(self.ledger, self.recorder, remembers=True, clock=self.time)
@@ -81,13 +83,18 @@ class Gateway:
         raise AssertionError("the ledger did not get ready")
 
 
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[tuple[RedisServer, list[Gateway], str]]:
+@pytest.fixture(params=["one server", "split as a cluster is"])
+async def world(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[tuple[RedisServer, list[Gateway], str]]:
     server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
     server.start()
     database = f"sqlite:///{tmp_path}/t.db"
     await asyncio.to_thread(upgrade, database)
-    gateways = [Gateway(server, database, tmp_path / f"spool{number}") for number in range(2)]
+    gateways = [
+        Gateway(server, database, tmp_path / f"spool{number}", split=request.param != "one server")
+        for number in range(2)
+    ]
     yield server, gateways, database
     for gateway in gateways:
         await gateway.ledger.close()
