@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,6 +46,7 @@ class Exchange:
     plan: Plan
     content: Content
     began: float
+    until: float = math.inf  # when it has to be over
     held: bool = False  # whether the ledger knows of it
     reservation: Reservation = field(init=False)
     balances: list[Balance] = field(default_factory=list)

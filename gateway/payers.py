@@ -65,6 +65,7 @@ class Payers:
                 on_ledger_outage=shape.on_ledger_outage,
                 drop_params=shape.drop_params,
                 suspended=shape.suspended,
+                priority=shape.priority,
                 request_cost_max=None if most is None else nano(most),
                 endpoints=tuple(shape.endpoints),
                 tiers=tuple(shape.tiers),

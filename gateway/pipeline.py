@@ -8,22 +8,25 @@ A coroutine that sends: when a client leaves, `finally` runs at once and inside 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway import accounts
+from gateway.admission import Gates
 from gateway.background import Background
 from gateway.credentials.keyring import Keyring
 from gateway.dialects.base import Dialect
 from gateway.dialects.retry_after import exhausted
+from gateway.entrance import Entrance, first_byte_s, patient, until
 from gateway.errors import (
     BudgetExceeded,
     GatewayError,
     InternalError,
     LedgerUnavailable,
     LimitReached,
-    NoDeployment,
+    Overloaded,
     UpstreamFailure,
     UpstreamTimeout,
 )
@@ -32,7 +35,7 @@ from gateway.fills import Fills
 from gateway.health import Health
 from gateway.ledger.base import Ledger, Reservation
 from gateway.metrics import Metrics
-from gateway.plan import Plan, Step
+from gateway.plan import Step
 from gateway.planner import Planner
 from gateway.recorder import Recorder
 from gateway.reply_headers import reply_headers
@@ -75,6 +78,7 @@ class Parts:
     recorder: Recorder
     metrics: Metrics
     fills: Fills = field(default_factory=Fills)
+    gates: Gates = field(default_factory=lambda: Gates(time.monotonic))
     background: Background = field(default_factory=Background)
 
 
@@ -95,6 +99,7 @@ class Pipeline:
         self.limits = tuple(limits)  # of everyone
         self.hold_s = hold_s
         self.now = asyncio.get_running_loop().time
+        self.entrance = Entrance(parts.health, parts.gates, self.now)
 
     async def run(self, request: Request, tenant: Tenant, send: Send) -> None:
         """Serves one request from the first count to the last record.
@@ -107,9 +112,9 @@ class Pipeline:
         route, plan = self.planner.plan(request, tenant, content, request.received, share)
         if plan.degraded and fill is not None:
             self.parts.metrics.degraded(tenant.id, str(fill.account), str(fill.limit.window))
-        if not any(self.in_service(step) for step in plan.steps):
-            raise self.nobody(plan)
+        self.entrance.check(plan.steps, tenant)
         exchange = Exchange(request, tenant, route, plan, content, self.now())
+        exchange.until = until(request, route, exchange.began)
         await self.reserve(exchange)
         keeper = Keeper(self.parts.ledger, exchange.holds, self.hold_s)
         try:
@@ -149,13 +154,20 @@ class Pipeline:
 
     async def serve(self, exchange: Exchange, send: Send) -> None:
         """Tries the steps in order until one answers.  Once the client has seen a byte there is no other step."""
-        failure: GatewayError = self.nobody(exchange.plan)
-        for step in exchange.plan.steps:
-            if not self.in_service(step) or not await self.covered(exchange, step):
+        steps = exchange.plan.steps
+        failure: GatewayError = self.entrance.nobody(steps)
+        for step in steps:
+            if not self.entrance.in_service(step) or not await self.covered(exchange, step):
+                continue
+            try:
+                place = await self.entrance.enter(step, exchange.tenant, exchange.until, last=step is steps[-1])
+            except Overloaded as full:
+                failure = full
                 continue
             exchange.turn_to(step)
             try:
-                await self.attempt(exchange, step, send)
+                with place:
+                    await self.attempt(exchange, step, send)
             except GatewayError as error:
                 failure = error
                 exchange.failed(error, self.parts.counter)
@@ -169,17 +181,6 @@ class Pipeline:
                 return
         exchange.status = failure.status
         raise failure
-
-    def in_service(self, step: Step) -> bool:
-        """Whether the circuit of its deployment lets a call through."""
-        return self.parts.health.of(step.deployment.id).circuit.admits(self.now())
-
-    def nobody(self, plan: Plan) -> NoDeployment:
-        """The error of a request that nobody can be asked to serve, with the moment when somebody can."""
-        waits = (self.parts.health.of(step.deployment.id).circuit.wait_s(self.now()) for step in plan.steps)
-        return NoDeployment(
-            "Every deployment that could serve this request is out of service.", retry_after_s=min(waits)
-        )
 
     async def covered(self, exchange: Exchange, step: Step) -> bool:
         """Whether what is set aside bounds one more attempt; what failed ones may cost is set aside beside it."""
@@ -198,11 +199,11 @@ class Pipeline:
         """One step: call the provider and relay its answer, within its deadlines."""
         condition = self.parts.health.of(step.deployment.id)
         began = self.now()
-        condition.began(began)
         try:
             await self.relay(exchange, step, send, began)
         except TimeoutError as error:
-            condition.failed(self.now())
+            if patient(exchange.request, step, self.now() - began):
+                condition.failed(self.now())
             raise UpstreamTimeout(f"Deployment {step.deployment.id} did not answer in time.") from error
         except UpstreamFailure as failure:
             condition.failed(self.now(), failure.retry_after_s)
@@ -213,17 +214,15 @@ class Pipeline:
         except Exception as bug:
             exchange.error = InternalError(str(bug))  # for the record; whoever asked us logs the bug itself
             raise
-        finally:
-            condition.ended()
 
     async def relay(self, exchange: Exchange, step: Step, send: Send, began: float) -> None:
         """Bytes from the provider to the client, metered on the way.  A whole reply is a stream of one chunk."""
         request, provider = exchange.request, step.deployment.provider
-        times = provider.timeouts
+        times = step.deployment.timeouts or provider.timeouts
         dialect = self.dialects[provider.dialect]
         call = await self.parts.credentials.proven(dialect.encode(request, step, exchange.tenant), provider)
-        last = began + times.total_s
-        first = began + times.first_byte_s if request.stream else last
+        last = min(began + times.total_s, exchange.until)
+        first = min(last, began + first_byte_s(request, times.first_byte_s)) if request.stream else last
 
         def may_retry(error: GatewayError) -> bool:
             if not self.parts.health.of(step.deployment.id).retries(self.now()):

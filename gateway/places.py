@@ -145,6 +145,8 @@ class Places:
             tokenizer=shape.tokenizer or "",
             cache_writes=bool(facts and facts.cache_writes) if shape.cache_writes is None else shape.cache_writes,
             tier=shape.tier,
+            timeouts=Timeouts(**shape.timeouts.model_dump()) if shape.timeouts else None,
+            concurrency_max=shape.concurrency_max,
         )
 
     def _listing(self, shape: DeploymentShape, provider: Provider) -> rates.Listing:
@@ -194,7 +196,7 @@ class Places:
         baseline = shape.baseline if shape.baseline in self.deployments else None
         if baseline is None and shape.baseline is not None:
             self.notices.append(f"route {id_!r} has no baseline: {shape.baseline} is left out")
-        self.routes[id_] = Route(id_, candidates, tuple(policies), baseline)
+        self.routes[id_] = Route(id_, candidates, tuple(policies), baseline, timeout_s=shape.timeout_s)
 
     def _named(self, deployment: str, place: Path) -> None:
         if deployment not in self._lines:

@@ -190,6 +190,8 @@ class DeploymentShape(Shape):
     tokenizer: str | None = None
     cache_writes: bool | None = None
     tier: str = ""  # frontier, say: for tenants that were granted it
+    timeouts: TimeoutsShape | None = None  # in place of its provider's
+    concurrency_max: Annotated[int, Field(ge=1)] | None = None  # calls at once of one worker
 
 
 class RouteShape(Shape):
@@ -197,6 +199,7 @@ class RouteShape(Shape):
 
     candidates: list[str] = Field(min_length=1)
     baseline: str | None = None
+    timeout_s: Positive | None = None  # for a whole request, whatever is tried
     policies: Annotated[
         list[Annotated[dict[str, dict[str, Any] | None], BeforeValidator(_policy)]], AfterValidator(_no_name_twice)
     ] = []
@@ -264,6 +267,7 @@ class TenantShape(Shape):
     on_ledger_outage: Literal["refuse_if_capped", "refuse", "pass"] = "refuse_if_capped"
     drop_params: bool = False
     suspended: bool = False
+    priority: Literal["high", "normal", "low"] = "normal"  # who goes first where places are few
     request_cost_max_usd: Dollars | None = None
 
 

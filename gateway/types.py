@@ -200,6 +200,8 @@ class Deployment:
     tokenizer: str = ""  # the counting family, if the operator names one; else gateway.tokens knows it by the model
     cache_writes: bool = False  # whether the provider charges writes that the request did not ask for
     tier: str = ""  # frontier, say: only for tenants that were granted it; "": for all
+    timeouts: Timeouts | None = None  # in place of its provider's
+    concurrency_max: int | None = None  # calls at once of one worker; None: its provider's connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +212,7 @@ class Route:
     candidates: tuple[str, ...]  # deployment ids
     policies: tuple[Any, ...] = ()  # gateway.plan.Policy, applied in order
     baseline: str | None = None  # deployment id whose cost is the comparison
+    timeout_s: float | None = None  # for the whole request, whatever is tried
 
 
 class Action(StrEnum):
@@ -313,6 +316,7 @@ class Tenant:
     request_cost_max: NanoUSD | None = None
     endpoints: tuple[str, ...] = ("*",)  # chat, messages, embeddings ...; shell patterns
     tiers: tuple[str, ...] = ()  # tiers of deployments it was granted
+    priority: str = "normal"  # high, normal or low: who goes first where places are few
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +336,7 @@ class Request:
     task: str = ""
     cost_max: NanoUSD | None = None
     headers: Mapping[str, str] = field(default_factory=dict)  # the few that are passed on, lower case
+    timeout_s: float | None = None  # how long its client waits: for the whole, or for the first byte of a stream
     pinned: str = ""  # the deployment that must serve it: it holds what the request builds on
 
 

@@ -19,6 +19,8 @@ from gateway.types import NANO, Format, Key, NanoUSD, Request, Tenant
 FORMS = frozenset({Format.TRANSCRIPTIONS, Format.TRANSLATIONS})
 """What may come as multipart/form-data."""
 PASSED_ON = frozenset({"anthropic-version", "anthropic-beta", "openai-beta", "idempotency-key"})
+PATIENCE = ("x-stainless-read-timeout", "x-stainless-timeout")
+PATIENCE_MAX_S = 86_400.0
 TAGS_MAX = 20
 TEXT_MAX = 256
 
@@ -85,6 +87,7 @@ def request_of(
         task=_text(headers.get("x-tollgate-task") or metadata.get("task")),
         cost_max=_dollars(headers.get("x-tollgate-max-cost-usd")),
         headers=passed_on | form,
+        timeout_s=_patience(headers),
         pinned=_pinned(body, tenant) if format_ is Format.RESPONSES else "",
     )
 
@@ -126,6 +129,18 @@ def _tags(header: str | None, tenant: Tenant) -> Mapping[str, str]:
 
 def _text(value: object) -> str:
     return value[:TEXT_MAX] if isinstance(value, str) else ""
+
+
+def _patience(headers: Mapping[str, str]) -> float | None:
+    """How long an official SDK waits, as it says itself (Python: between two reads; JavaScript: for the response)."""
+    for name in PATIENCE:
+        if (said := headers.get(name)) is not None:
+            try:
+                seconds = float(said)
+            except ValueError:
+                return None
+            return seconds if 0 < seconds < PATIENCE_MAX_S else None
+    return None
 
 
 def _dollars(header: str | None) -> NanoUSD | None:

@@ -1,0 +1,110 @@
+"""Whether a step may be taken now: its circuit lets a call through, and its deployment has a place for one more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Self
+
+from gateway.admission import Gate, Gates, Priority
+from gateway.errors import GatewayError, NoDeployment, UpstreamOverloaded, UpstreamRateLimited, UpstreamTimeout
+from gateway.health import Condition, Health
+from gateway.plan import Step
+from gateway.types import Deployment, Request, Route, Tenant
+
+QUEUE_S = 30.0
+"""How long a request may wait for a place where nobody else can serve it."""
+QUEUE_ELSEWHERE_S = 0.3
+"""The same where another deployment can."""
+STRAIN = (UpstreamRateLimited, UpstreamOverloaded, UpstreamTimeout)
+CLIENT_SHARE = 0.95
+"""Of the time a client waits: then it hears from us instead of giving up, and what it cost is known."""
+
+
+def until(request: Request, route: Route | None, began: float) -> float:
+    """When (loop time) the whole request has to be over, as its route and a client that waits for its whole say."""
+    limits = [route.timeout_s if route is not None else None]
+    if not request.stream and request.timeout_s is not None:
+        limits.append(request.timeout_s * CLIENT_SHARE)
+    return began + min((limit for limit in limits if limit is not None), default=math.inf)
+
+
+def first_byte_s(request: Request, seconds: float) -> float:
+    """How long the first byte may take: what its deployment is given, or less if the client of a stream gives up."""
+    return seconds if request.timeout_s is None else min(seconds, request.timeout_s * CLIENT_SHARE)
+
+
+def patient(request: Request, step: Step, waited_s: float) -> bool:
+    """Whether a call that ended for want of time had all the time its deployment is given."""
+    times = step.deployment.timeouts or step.deployment.provider.timeouts
+    return waited_s >= (min(times.first_byte_s, times.idle_s, times.total_s) if request.stream else times.total_s)
+
+
+class Place:
+    """One call on its way; used as a context, it is given back when the call is over."""
+
+    __slots__ = ("_condition", "_gate", "_now")
+
+    def __init__(self, gate: Gate, condition: Condition, now: Callable[[], float]) -> None:
+        self._gate, self._condition, self._now = gate, condition, now
+
+    def __enter__(self) -> Self:
+        self._condition.began(self._now())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self._gate.answered()
+        elif isinstance(error, STRAIN):
+            self._gate.strained()
+        self._condition.ended()
+        self._gate.leave(self._condition.circuit.share(self._now()))
+
+
+class Entrance:
+    """The way to every deployment."""
+
+    def __init__(self, health: Health, gates: Gates, now: Callable[[], float]) -> None:
+        self._health, self._gates, self._now = health, gates, now
+
+    def in_service(self, step: Step) -> bool:
+        """Whether the circuit of its deployment lets a call through."""
+        return self._health.of(step.deployment.id).circuit.admits(self._now())
+
+    def check(self, steps: Iterable[Step], tenant: Tenant) -> None:
+        """Returns if some step may be taken, now or after a wait.  Raises NoDeployment, Overloaded.
+
+        It is asked before money is set aside: a storm is turned away at little cost.
+        """
+        full: GatewayError | None = None
+        for step in steps:
+            if self.in_service(step):
+                gate = self._gate(step.deployment)
+                if gate.free() or not gate.hopeless(tenant.id, QUEUE_S):
+                    return
+                full = full or gate.overloaded(tenant.id)
+        raise full or self.nobody(steps)
+
+    def nobody(self, steps: Iterable[Step]) -> NoDeployment:
+        """The error of a request that nobody can be asked to serve, with the moment when somebody can."""
+        waits = (self._health.of(step.deployment.id).circuit.wait_s(self._now()) for step in steps)
+        return NoDeployment(
+            "Every deployment that could serve this request is out of service.", retry_after_s=min(waits, default=5.0)
+        )
+
+    async def enter(self, step: Step, tenant: Tenant, ends: float, *, last: bool) -> Place:
+        """A place; it waits for one at most until `ends` (loop time), and not long unless the step is the last.
+
+        Raises Overloaded.
+        """
+        condition, gate = self._health.of(step.deployment.id), self._gate(step.deployment)
+        share = condition.circuit.share(self._now())
+        if gate.free(share):
+            gate.taken += 1
+        else:
+            wait_max_s = min(QUEUE_S if last else QUEUE_ELSEWHERE_S, ends - self._now())
+            await gate.enter(tenant.id, wait_max_s, Priority[tenant.priority.upper()], share)
+        return Place(gate, condition, self._now)
+
+    def _gate(self, deployment: Deployment) -> Gate:
+        return self._gates.of(deployment.id, deployment.concurrency_max or deployment.provider.max_connections)
