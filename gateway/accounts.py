@@ -18,7 +18,8 @@ from gateway.types import ORGANISATION, STEP_KINDS, Account, Action, Deployment,
 SPANNING = frozenset({"global", "organisation", "provider", "deployment", "model"})
 """Accounts that a limit of everyone keeps for all tenants together; tags too."""
 
-Amounts = Mapping[Unit, int]
+Amounts = tuple[int, int]
+"""The most money and the most tokens."""
 
 
 class Asked(Protocol):
@@ -83,6 +84,8 @@ def account_of(kind: str, owner: str, request: Asked, tenant: Tenant) -> Account
 
     `owner`: the tenant whose limit it is, or "" for everyone's.
     """
+    if kind == "tenant":
+        return Account(kind, tenant.id, tenant.id)
     if kind == "global":
         return Account("global", "all")
     if kind == ORGANISATION:
@@ -92,7 +95,6 @@ def account_of(kind: str, owner: str, request: Asked, tenant: Tenant) -> Account
         value = request.tags.get(kind[4:])
         return Account(kind, value, owner) if value else None
     id_ = {
-        "tenant": tenant.id,
         "key": request.key.id,
         "user": request.user,
         "task": request.task,
@@ -133,6 +135,7 @@ def _level(
     limits: Iterable[Limit], owner: str, request: Request, tenant: Tenant, plan: Plan, amounts: Amounts
 ) -> list[Line]:
     found: list[Line] = []
+    known: dict[str, Account | None] = {}
     special = False
     for limit in limits:
         if limit.until is not None and request.received >= limit.until:
@@ -142,14 +145,17 @@ def _level(
             found += _by_step(limit, owner, plan)
             special = special or bool(limit.of)
             continue
-        account = account_of(kind, owner, request, tenant)
+        if kind in known:
+            account = known[kind]
+        else:
+            account = known[kind] = account_of(kind, owner, request, tenant)
         if account is None:
             continue
         if limit.of:
             if limit.of != account.id:
                 continue
             special = True
-        found.append(Line(account, limit, amounts[limit.unit]))
+        found.append(Line(account, limit, _amount(limit.unit, amounts)))
     return _without_overridden(found) if special else found
 
 
@@ -160,7 +166,7 @@ def _by_step(limit: Limit, owner: str, plan: Plan) -> Iterator[Line]:
         if limit.of in ("", id_):
             steps = tuple(step for step in plan.steps if _served_by(limit.account, step.deployment) == id_)
             part = plan if len(ids) == 1 else replace(plan, steps=steps)
-            yield Line(Account(limit.account, id_, owner), limit, _amounts(part)[limit.unit])
+            yield Line(Account(limit.account, id_, owner), limit, _amount(limit.unit, _amounts(part)))
 
 
 def _without_overridden(found: list[Line]) -> list[Line]:
@@ -173,12 +179,14 @@ def _kept_for(line: Line) -> tuple[Account, Unit, str]:
 
 
 def _amounts(plan: Plan) -> Amounts:
-    return {
-        Unit.COST: plan.worst_cost or 0,
-        Unit.REQUESTS: 1,
-        Unit.TOKENS: plan.worst_tokens,
-        Unit.CONCURRENT: 1,
-    }
+    return plan.worst_cost or 0, plan.worst_tokens
+
+
+def _amount(unit: Unit, amounts: Amounts) -> int:
+    """Compared by identity: a unit's hash costs more than all of this."""
+    if unit is Unit.COST:
+        return amounts[0]
+    return amounts[1] if unit is Unit.TOKENS else 1
 
 
 def _served_by(kind: str, deployment: Deployment) -> str:

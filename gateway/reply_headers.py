@@ -64,29 +64,38 @@ def _cost_headers(exchange: Exchange, usage: Usage, headers: Headers) -> NanoUSD
 
 def rate_headers(balances: Iterable[Balance], now: float) -> Headers:
     """OpenAI's `x-ratelimit-*` of the limits on requests and on tokens that have the least left."""
-    tightest: dict[Unit, Balance] = {}
+    requests: Balance | None = None
+    tokens: Balance | None = None
     for balance in balances:
         unit = balance.limit.unit
-        if unit is Unit.REQUESTS or unit is Unit.TOKENS:
-            known = tightest.get(unit)
-            if known is None or balance.remaining < known.remaining:
-                tightest[unit] = balance
-    return [header for unit, balance in tightest.items() for header in _rate_headers(unit, balance, now)]
-
-
-def _rate_headers(unit: Unit, balance: Balance, now: float) -> Headers:
-    """A rolling window is as it was before only when all of it has passed."""
-    limit, name = balance.limit, unit.value.encode()
-    headers = [
-        (b"x-ratelimit-limit-" + name, b"%d" % limit.amount),
-        (b"x-ratelimit-remaining-" + name, b"%d" % balance.remaining),
-    ]
-    wait_s = float(limit.window.rolling_s) if balance.resets is None else balance.resets - now
-    if wait_s > 0:
-        headers.append((b"x-ratelimit-reset-" + name, duration(wait_s)))
+        if unit is Unit.REQUESTS:
+            if requests is None or balance.remaining < requests.remaining:
+                requests = balance
+        elif unit is Unit.TOKENS and (tokens is None or balance.remaining < tokens.remaining):
+            tokens = balance
+    headers: Headers = []
+    if requests is not None:
+        _add(headers, REQUESTS, requests, now)
+    if tokens is not None:
+        _add(headers, TOKENS, tokens, now)
     return headers
 
 
+REQUESTS = (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests")
+TOKENS = (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens")
+
+
+def _add(headers: Headers, names: tuple[bytes, bytes, bytes], balance: Balance, now: float) -> None:
+    """A rolling window is as it was before only when all of it has passed."""
+    limit, remaining, reset = names
+    headers.append((limit, b"%d" % balance.limit.amount))
+    headers.append((remaining, b"%d" % balance.remaining))
+    wait_s = balance.limit.window.rolling_s if balance.resets is None else balance.resets - now
+    if wait_s > 0:
+        headers.append((reset, duration(wait_s)))
+
+
+@lru_cache(maxsize=1024)
 def duration(seconds: float) -> bytes:
     """As OpenAI writes it: 120ms, 7.66s, 1s, 6m0s, 23h59m1s."""
     millis = math.ceil(seconds * 1000)
