@@ -59,7 +59,7 @@ class Asks:
         return cls(
             cache_writes=CACHE_CONTROL in request.raw,
             service_tier=_text(request.body.get("service_tier")),
-            audio=bool(content.audio) or "audio" in (request.body.get("modalities") or ()),
+            audio=bool(content.audio) or _speaks(request.body.get("modalities")),
             effort=asked_effort(request.body) or "",
             cached=cached,
         )
@@ -194,6 +194,10 @@ class Planner:
                 return step
         reference = self._step(asks, content, self.catalog.deployments[route.baseline], now)
         return reference.capped(steps[0].output_cap)
+
+
+def _speaks(modalities: object) -> bool:
+    return isinstance(modalities, list) and "audio" in modalities
 
 
 def _text(value: object) -> str:
