@@ -142,7 +142,7 @@ class _Reading:
         reason = details.get("reason") if isinstance(details, Mapping) else None
         meter.finish_reason = str(reason or response.status or "")
         background = self.request.body.get("background") is True
-        meter.pending = str(response.id) if background and response.status in PENDING else ""
+        meter.pending = str(response.id) if background and str(response.status) in PENDING else ""
         if response.status == "failed":
             meter.complete = True
             raise refusal.reported({"error": response.error}, self.provider, self._clock())
@@ -180,7 +180,7 @@ class ResponsesWhole(WholeRelay):
 
     def _learn(self, body: bytes) -> None:
         self._response = _RESPONSE.decode(body)
-        if self._response.output is None and self._response.status not in PENDING | {"failed", "cancelled"}:
+        if self._response.output is None and str(self._response.status) not in PENDING | {"failed", "cancelled"}:
             raise self._reading.reported(body)
         self._reading.learn(self._response)
 

@@ -48,7 +48,7 @@ async def test_a_stored_response_goes_back_to_the_deployment_that_made_it(settin
         site.vendor.down = set()
         assert first.output_text == "Hello."
         second = await client.responses.create(model="auto", input="And again.", previous_response_id=first.id)
-        method, url, body = site.vendor.calls[-1]
+        _, url, body = site.vendor.calls[-1]
         assert url == "https://west.example/v1/responses"  # though the other is cheaper
         assert body["previous_response_id"] == "resp_0001"
         assert second.previous_response_id == first.id

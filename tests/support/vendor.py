@@ -1,4 +1,4 @@
-"""A vendor in OpenAI's image, inside the process: it keeps responses, makes some in the background, and counts calls."""
+"""A vendor in OpenAI's image, inside the process: it keeps responses, and makes some of them in the background."""
 
 from __future__ import annotations
 

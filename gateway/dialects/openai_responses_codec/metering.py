@@ -9,7 +9,7 @@ from typing import Any
 from gateway import usage
 from gateway.types import Provider, Usage
 
-_FEES: Mapping[object, str] = {
+_FEES: Mapping[str, str] = {
     "web_search_call": "web_search",
     "file_search_call": "file_search",
     "code_interpreter_call": "code_interpreter",
@@ -37,8 +37,8 @@ def metered(response: Mapping[str, Any], provider: Provider) -> Usage | None:
 
 def _called(output: Sequence[Any]) -> Iterator[str]:
     for item in output:
-        if not isinstance(item, Mapping) or (fee := _FEES.get(item.get("type"))) is None:
+        if not isinstance(item, Mapping) or (fee := _FEES.get(str(item.get("type")))) is None:
             continue
         action = item.get("action")
-        if not isinstance(action, Mapping) or action.get("type") not in _UNBILLED:
+        if not isinstance(action, Mapping) or str(action.get("type")) not in _UNBILLED:
             yield fee

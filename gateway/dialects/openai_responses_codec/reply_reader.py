@@ -39,7 +39,7 @@ from gateway.types import Format, Provider
 Event = Mapping[str, Any]
 
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
-_INCOMPLETE: Mapping[object, Finish] = {"content_filter": Finish.REFUSED}
+_INCOMPLETE: Mapping[str, Finish] = {"content_filter": Finish.REFUSED}
 _WITHOUT = b"[DONE]"
 
 
@@ -52,10 +52,10 @@ class ResponsesReader:
         self._provider = provider
         self._now = now
         self._started = False
-        self._calls: dict[object, int] = {}  # by output index: which call it is
-        self._said: set[object] = set()  # output indexes of which something has been told
-        self._whole: set[object] = set()  # output indexes that are done
-        self._text: dict[object, list[str]] = {}  # by output index, for citations that point into it
+        self._calls: dict[int | None, int] = {}  # by output index: which call it is
+        self._said: set[int | None] = set()  # output indexes of which something has been told
+        self._whole: set[int | None] = set()  # output indexes that are done
+        self._text: dict[int | None, list[str]] = {}  # by output index, for citations that point into it
 
     def read(self, data: bytes) -> Sequence[Delta]:
         """What one event says."""
@@ -99,17 +99,17 @@ class ResponsesReader:
     def _finish(self, response: Event) -> Finish:
         details = response.get("incomplete_details")
         if response.get("status") == "incomplete" and isinstance(details, Mapping):
-            return _INCOMPLETE.get(details.get("reason"), Finish.LENGTH)
+            return _INCOMPLETE.get(str(details.get("reason")), Finish.LENGTH)
         return Finish.TOOLS if self._calls else Finish.END
 
     def _item_added(self, event: Event) -> Iterator[Delta]:
-        item, index = fields.mapping(event.get("item"), "item"), event.get("output_index")
+        item, index = fields.mapping(event.get("item"), "item"), _place(event)
         if item.get("type") == "function_call" and index not in self._calls:
             ours = self._calls[index] = len(self._calls)
             yield ToolCallStarted(ours, str(item.get("call_id") or f"call_{ours}"), str(item.get("name") or ""))
 
     def _delta(self, event: Event, make: Callable[[str], Delta]) -> Iterator[Delta]:
-        index, text = event.get("output_index"), maybe(event, "delta", fields.string)
+        index, text = _place(event), maybe(event, "delta", fields.string)
         if text:
             self._said.add(index)
             yield make(text)
@@ -117,7 +117,7 @@ class ResponsesReader:
     def _text_delta(self, event: Event) -> Iterator[Delta]:
         for delta in self._delta(event, TextDelta):
             if isinstance(delta, TextDelta):
-                self._text.setdefault(event.get("output_index"), []).append(delta.text)
+                self._text.setdefault(_place(event), []).append(delta.text)
                 yield TextDelta(delta.text, logprobs=_logprobs(event.get("logprobs")))
 
     def _refusal_delta(self, event: Event) -> Iterator[Delta]:
@@ -127,23 +127,23 @@ class ResponsesReader:
         return self._delta(event, ReasoningDelta)
 
     def _summary_part(self, event: Event) -> Iterator[Delta]:
-        if event.get("summary_index") and event.get("output_index") in self._said:
+        if event.get("summary_index") and _place(event) in self._said:
             yield ReasoningDelta("\n\n")
 
     def _arguments(self, event: Event) -> Iterator[Delta]:
-        ours = self._calls.get(event.get("output_index"))
+        ours = self._calls.get(_place(event))
         if ours is not None:
             yield from self._delta(event, lambda text: ArgumentsDelta(ours, text))
 
     def _annotation(self, event: Event) -> Iterator[Delta]:
         annotation = event.get("annotation")
         if isinstance(annotation, Mapping):
-            text = "".join(self._text.get(event.get("output_index"), ()))
+            text = "".join(self._text.get(_place(event), ()))
             yield CitationDelta(_citation(annotation, text))
 
     def _item_done(self, event: Event) -> Iterator[Delta]:
         """The item whole: what its deltas have not told yet."""
-        item, index = fields.mapping(event.get("item"), "item"), event.get("output_index")
+        item, index = fields.mapping(event.get("item"), "item"), _place(event)
         kind, told = str(item.get("type") or ""), index in self._said
         self._whole.add(index)
         match kind:
@@ -173,6 +173,11 @@ _EVENTS: Mapping[str, Callable[[ResponsesReader, Event], Iterator[Delta]]] = {
     "response.reasoning_text.delta": ResponsesReader._thought_delta,  # noqa: SLF001  # its own table
     "response.function_call_arguments.delta": ResponsesReader._arguments,  # noqa: SLF001  # its own table
 }
+
+
+def _place(event: Event) -> int | None:
+    """Which item of the output it is about."""
+    return maybe(event, "output_index", fields.integer)
 
 
 def _message(item: Event) -> Iterator[Delta]:
