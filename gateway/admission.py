@@ -22,6 +22,10 @@ PLACES_MIN = 1.0
 SHRINK = 0.7
 SHRINK_EVERY_S = 1.0
 """Failures of the same moment are one sign."""
+RESERVED = 0.2
+"""Of the places: where several tenants come, who holds more than an equal part leaves these to the others."""
+HERE_S = 10.0
+"""How long a tenant that has come is counted among them."""
 QUEUE_MIN = 16
 QUEUE_TIMES = 2.0
 """How many may wait, in places."""
@@ -60,7 +64,9 @@ class Gate:
     taken: int = 0
     waiting: int = 0
     lines: tuple[Line, ...] = field(default_factory=lambda: tuple(OrderedDict() for _ in Priority))
-    by_tenant: dict[str, int] = field(default_factory=dict)
+    by_tenant: dict[str, int] = field(default_factory=dict)  # how many wait
+    holding: dict[str, int] = field(default_factory=dict)  # how many have a place
+    came: OrderedDict[str, float] = field(default_factory=OrderedDict)  # when each was last here, oldest first
     pace_s: float | None = None  # between two places that become free
     _left_at: float = 0.0
     _shrunk_at: float = float("-inf")
@@ -69,17 +75,25 @@ class Gate:
     def __post_init__(self) -> None:
         self.places = self.places or self.most
 
-    def free(self, share: float = 1.0) -> bool:
-        """Whether a request would get a place now; `share`: of the places that may be used."""
-        return not self.waiting and self.taken < max(PLACES_MIN, self.places * share)
+    def free(self, tenant: str, share: float = 1.0) -> bool:
+        """Whether a request would get a place now; `share`: of the places that may be used.
+
+        Those who wait have none: there is no place, or none that their tenants may take.
+        """
+        return self._may(tenant, share) and not self.by_tenant.get(tenant)
+
+    def take(self, tenant: str) -> None:
+        """Takes a place that is free."""
+        self.taken += 1
+        self.holding[tenant] = self.holding.get(tenant, 0) + 1
+        self._here(tenant)
 
     async def enter(
         self, tenant: str, wait_max_s: float, priority: Priority = Priority.NORMAL, share: float = 1.0
     ) -> None:
         """Takes a place; `leave` gives it back.  Raises Overloaded, at once where waiting would be in vain."""
-        if self.free(share):
-            self.taken += 1
-            return
+        if self.free(tenant, share):
+            return self.take(tenant)
         if self.hopeless(tenant, wait_max_s):
             raise self.overloaded(tenant)
         self._make_room()
@@ -95,6 +109,7 @@ class Gate:
             raise
         if not has_place:
             raise self.overloaded(tenant)
+        return None
 
     def hopeless(self, tenant: str, wait_max_s: float) -> bool:
         """Whether one more of the tenant's would find no place in time, or none in the queue."""
@@ -102,7 +117,7 @@ class Gate:
             return True
         return self._full() and max(self.by_tenant.values()) <= self.by_tenant.get(tenant, 0) + 1
 
-    def leave(self, share: float = 1.0) -> None:
+    def leave(self, tenant: str, share: float = 1.0) -> None:
         """Gives a place back."""
         now = self.clock()
         if self._left_at:
@@ -110,8 +125,11 @@ class Gate:
             self.pace_s = gap if self.pace_s is None else self.pace_s + PACE_WEIGHT * (gap - self.pace_s)
         self._left_at = now
         self.taken -= 1
-        while self.waiting and self.taken < max(PLACES_MIN, self.places * share):
-            self._next()
+        self.holding[tenant] -= 1
+        if not self.holding[tenant]:
+            del self.holding[tenant]
+        while self.waiting and self._next(share):
+            pass
 
     def answered(self) -> None:
         """A complete answer: one more place for each round of them, if all are in use."""
@@ -158,12 +176,34 @@ class Gate:
         self.lines[priority].setdefault(waiter.tenant, deque()).append(waiter)
         self.by_tenant[waiter.tenant] = self.by_tenant.get(waiter.tenant, 0) + 1
         self.waiting += 1
+        self._here(waiter.tenant)
+
+    def _may(self, tenant: str, share: float) -> bool:
+        """Whether the tenant may take one more place.  The last ones are for who has less than an equal part."""
+        places = max(PLACES_MIN, self.places * share)
+        if self.taken >= places:
+            return False
+        if self.taken < places * (1 - RESERVED):
+            return True
+        others = self._others(tenant)
+        return not others or self.holding.get(tenant, 0) < places / (others + 1)
+
+    def _others(self, tenant: str) -> int:
+        """How many other tenants have been here of late."""
+        old = self.clock() - HERE_S
+        while self.came and self.came[first := next(iter(self.came))] < old:
+            del self.came[first]
+        return len(self.came) - (tenant in self.came)
+
+    def _here(self, tenant: str) -> None:
+        self.came[tenant] = self.clock()
+        self.came.move_to_end(tenant)
 
     def _gone(self, waiter: Waiter, priority: Priority) -> None:
         """A waiter has had enough."""
         if waiter.place.done() and not waiter.place.cancelled():
             if waiter.place.result():
-                self.leave()  # the place it was given in the same moment
+                self.leave(waiter.tenant)  # the place it was given in the same moment
             return
         line = self.lines[priority]
         if waiter in line.get(waiter.tenant, ()):
@@ -178,18 +218,22 @@ class Gate:
         if not line[waiter.tenant]:
             del line[waiter.tenant]
 
-    def _next(self) -> None:
-        """The place goes to the tenant whose turn it is."""
-        self._turn += 1
+    def _next(self, share: float) -> bool:
+        """A place goes to the tenant whose turn it is.  False: there is none that somebody may take."""
+        turn = self._turn + 1
         lines = [line for line in self.lines if line]
-        line = lines[-1] if self._turn % LOWEST_TURN == 0 else lines[0]
-        tenant, waiters = next(iter(line.items()))
-        waiter = waiters.popleft()
-        line.move_to_end(tenant)
-        self._removed(line, waiter)
-        if not waiter.place.done():
-            self.taken += 1
-            waiter.place.set_result(True)
+        for line in reversed(lines) if turn % LOWEST_TURN == 0 else lines:
+            for tenant, waiters in line.items():
+                if self._may(tenant, share):
+                    waiter = waiters.popleft()
+                    line.move_to_end(tenant)
+                    self._removed(line, waiter)
+                    if not waiter.place.done():
+                        self._turn = turn
+                        self.take(tenant)
+                        waiter.place.set_result(True)
+                    return True
+        return False
 
 
 class Gates:

@@ -43,10 +43,10 @@ def patient(request: Request, step: Step, waited_s: float) -> bool:
 class Place:
     """One call on its way; used as a context, it is given back when the call is over."""
 
-    __slots__ = ("_condition", "_gate", "_now")
+    __slots__ = ("_condition", "_gate", "_now", "_tenant")
 
-    def __init__(self, gate: Gate, condition: Condition, now: Callable[[], float]) -> None:
-        self._gate, self._condition, self._now = gate, condition, now
+    def __init__(self, gate: Gate, tenant: Tenant, condition: Condition, now: Callable[[], float]) -> None:
+        self._gate, self._tenant, self._condition, self._now = gate, tenant, condition, now
 
     def __enter__(self) -> Self:
         self._condition.began(self._now())
@@ -58,7 +58,7 @@ class Place:
         elif isinstance(error, STRAIN):
             self._gate.strained()
         self._condition.ended()
-        self._gate.leave(self._condition.circuit.share(self._now()))
+        self._gate.leave(self._tenant.id, self._condition.circuit.share(self._now()))
 
 
 class Entrance:
@@ -80,7 +80,7 @@ class Entrance:
         for step in steps:
             if self.in_service(step):
                 gate = self._gate(step.deployment)
-                if gate.free() or not gate.hopeless(tenant.id, QUEUE_S):
+                if gate.free(tenant.id) or not gate.hopeless(tenant.id, QUEUE_S):
                     return
                 full = full or gate.overloaded(tenant.id)
         raise full or self.nobody(steps)
@@ -99,12 +99,12 @@ class Entrance:
         """
         condition, gate = self._health.of(step.deployment.id), self._gate(step.deployment)
         share = condition.circuit.share(self._now())
-        if gate.free(share):
-            gate.taken += 1
+        if gate.free(tenant.id, share):
+            gate.take(tenant.id)
         else:
             wait_max_s = min(QUEUE_S if last else QUEUE_ELSEWHERE_S, ends - self._now())
             await gate.enter(tenant.id, wait_max_s, Priority[tenant.priority.upper()], share)
-        return Place(gate, condition, self._now)
+        return Place(gate, tenant, condition, self._now)
 
     def _gate(self, deployment: Deployment) -> Gate:
         return self._gates.of(deployment.id, deployment.concurrency_max or deployment.provider.max_connections)

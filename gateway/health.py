@@ -2,8 +2,8 @@
 
 A circuit opens when `IN_A_ROW` calls failed one after the other, when half of the recent calls did, or at once for as
 long as a provider's retry-after says.  After its cooldown one call at a time may probe; one success closes it, and a
-deployment that has recovered takes its full load only after `RAMP_S`.  A deployment that has become slow is asked last,
-and not shut out: a slow answer is better than none.
+deployment that has recovered takes its full load only after `RAMP_S`.  One that has become slow, or silent while
+it should have answered many, is asked last and not shut out: a slow answer is better than none.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ SLOW_TIMES = 5.0
 SLOW_MIN_MS = 5_000.0
 """... unless it is here within this: prompts differ."""
 SLOW_WEIGHT = 0.01  # slow becomes usual, slowly
+SILENT_CALLS = 10
+"""Sent since the last answer: fewer may just be long ..."""
+SILENT_S = 1.0
+"""... and silence shorter than this is none,"""
+SILENT_TIMES = 20.0
+"""nor that which lasts less than so many of the usual gaps between two answers, or a quarter as many usual answers."""
 RETRY_SHARE = 0.1
 """Retries on a deployment, of its recent requests: more of them turn a failure into a storm."""
 RETRIES_FREE = 2.0
@@ -76,9 +82,10 @@ class Circuit:
         """Until a call may be sent; 0 if it may."""
         return max(0.0, max(self.until, self.probing_until) - now) if self.open else 0.0
 
-    def slow(self) -> bool:
+    def slow(self, now: float) -> bool:
         """Whether half of the recent calls were slow."""
         recent = self.recent
+        recent.fade(now)
         return recent.slow >= FAILURES_MIN and recent.slow >= ERROR_RATE_OPEN * recent.calls
 
     def share(self, now: float) -> float:
@@ -147,6 +154,9 @@ class Condition:
     inflight: int = 0
     exhausted_until: float = 0.0  # the provider's own limits have nothing left; 0: they have, as far as is known
     look_at: float = 0.0  # when its limits are looked at again
+    asked: int = 0  # calls since the last answer
+    answered_at: float | None = None
+    gap_s: float = 0.0  # between two answers
     first_token_ms: float | None = None
     usual_ms: float | None = None  # to the first token of a stream
     tokens_per_second: float | None = None
@@ -160,14 +170,22 @@ class Condition:
     @property
     def untroubled(self) -> bool:
         """Whether a call may be sent, whatever the time."""
-        return not self.circuit.open and not self.exhausted_until and not self.circuit.recent.slow
+        circuit = self.circuit
+        return not (circuit.open or self.exhausted_until or circuit.recent.slow or self.asked >= SILENT_CALLS)
 
     def healthy(self, now: float) -> bool:
-        """Whether it is as good as the others: its limits have room, it may be called, and it is not slow."""
+        """Whether it is as good as the others: its limits have room, it may be called, and it answers as usual."""
         if now < self.exhausted_until:
             return False
         self.exhausted_until = 0.0
-        return self.circuit.admits(now) and not self.circuit.slow()
+        return self.circuit.admits(now) and not self.circuit.slow(now) and not self.silent(now)
+
+    def silent(self, now: float) -> bool:
+        """Whether nothing comes back although it should have answered several times by now."""
+        if self.asked < SILENT_CALLS or self.inflight < 1 or self.answered_at is None:
+            return False
+        usual_s = max(self.gap_s, (self.first_token_ms or 0.0) / 4000)
+        return now - self.answered_at > max(SILENT_S, SILENT_TIMES * usual_s)
 
     def exhausted(self, now: float, seconds: float) -> None:
         """The provider says that nothing is left of one of its limits for so long."""
@@ -176,6 +194,7 @@ class Condition:
     def began(self, now: float) -> None:
         """A call was sent."""
         self.inflight += 1
+        self.asked += 1
         self.circuit.began(now)
 
     def ended(self) -> None:
@@ -186,6 +205,9 @@ class Condition:
         self, now: float, first_token_ms: float, output_tokens: int, output_s: float, *, stream: bool = True
     ) -> None:
         """A complete answer: its latency and speed are learned, and an open circuit closes."""
+        if self.answered_at is not None:
+            self.gap_s = _blend(self.gap_s, now - self.answered_at)
+        self.answered_at, self.asked = now, 0
         slow = False
         if stream:
             slow = self.usual_ms is not None and first_token_ms > max(SLOW_MIN_MS, SLOW_TIMES * self.usual_ms)
@@ -200,6 +222,8 @@ class Condition:
     def failed(self, now: float, retry_after_s: float | None = None) -> None:
         """A failure that is the provider's; `retry_after_s` is its own word on when to come back."""
         self.circuit.failed(now, retry_after_s)
+        if self.circuit.open:
+            self.asked = 0  # the circuit knows; who probes it shall not find it silent
 
     def retries(self, now: float) -> bool:
         """Whether one more retry stays within the budget; if so it is counted."""

@@ -26,6 +26,11 @@ class Served:
     client: httpx.AsyncClient
     records: list[Record] = field(default_factory=list)
 
+    @property
+    def url(self) -> str:
+        """Without /v1."""
+        return f"http://127.0.0.1:{self.port}"
+
     async def chat(self, model: str, *, key: str, **fields: Any) -> httpx.Response:
         """One chat request."""
         body = {"model": model, "messages": [{"role": "user", "content": "Say four words."}], **fields}
@@ -38,7 +43,9 @@ async def served(text: str, *, app: Gateway | None = None) -> AsyncIterator[Serv
     app = app or Gateway(lambda: settings.parse(text, {}))
     port = free_port()
     async with running(app):
-        server = uvicorn.Server(uvicorn.Config(app, port=port, lifespan="off", log_level="error", http="httptools"))
+        server = uvicorn.Server(
+            uvicorn.Config(app, port=port, lifespan="off", log_level="error", http="httptools", timeout_keep_alive=75)
+        )
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         listening = asyncio.create_task(server._serve())
         while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it

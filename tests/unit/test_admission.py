@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 from dataclasses import dataclass, field
+from random import Random
 
 import pytest
 
@@ -43,7 +45,7 @@ class Scene:
 
     async def leave(self, after_s: float = 0.1) -> None:
         self.clock.now += after_s
-        self.gate.leave()
+        self.gate.leave(next(iter(self.gate.holding)))
         for _ in range(3):
             await asyncio.sleep(0)
 
@@ -61,7 +63,7 @@ async def one_place() -> Scene:
 async def test_a_place_that_is_free_costs_no_wait(one_place: Scene) -> None:
     await one_place.gate.enter("a", 0.0)
     assert one_place.gate.taken == 1
-    assert not one_place.gate.free()
+    assert not one_place.gate.free("a")
 
 
 async def test_tenants_take_turns_however_many_requests_each_has(one_place: Scene) -> None:
@@ -124,7 +126,7 @@ async def test_whoever_leaves_the_queue_takes_no_place(one_place: Scene) -> None
 async def test_a_place_given_to_one_who_is_leaving_goes_to_the_next(one_place: Scene) -> None:
     for tenant in ("a", "b", "c"):
         await one_place.come(tenant)
-    one_place.gate.leave()  # the place is b's ...
+    one_place.gate.leave("a")  # the place is b's ...
     one_place.tasks[1].cancel()  # ... who is gone before it knows
     for _ in range(4):
         await asyncio.sleep(0)
@@ -134,16 +136,86 @@ async def test_a_place_given_to_one_who_is_leaving_goes_to_the_next(one_place: S
 
 async def test_a_higher_class_goes_first_and_the_lowest_is_not_forgotten(one_place: Scene) -> None:
     await one_place.come("first")
-    for _ in range(LOWEST_TURN):
+    for _ in range(3):
         await one_place.come("low", Priority.LOW)
     for _ in range(LOWEST_TURN + 1):
-        one_place.gate.places = 20.0  # room in the queue
-        await one_place.come("high", Priority.HIGH) if one_place.gate.waiting < 40 else None
-        one_place.gate.places = 1.0
+        await one_place.come("high", Priority.HIGH)
     for _ in range(LOWEST_TURN):
         await one_place.leave(0.0)
     assert one_place.served.count("low") == 1
     one_place.gone()
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Time passes only while everyone waits, and then at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def _run_once(self) -> None:
+        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
+            self.now = max(self.now, self._scheduled[0]._when)  # type: ignore[attr-defined]
+        super()._run_once()  # type: ignore[misc]
+
+
+def p99_of_calm(*, storm: bool) -> float:
+    """Seconds for a request of a tenant that sends 8 a second, on 20 places for answers of about 100 ms."""
+    took: list[float] = []
+
+    async def one(gate: Gate, tenant: str, answer_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            await gate.enter(tenant, 30.0)
+        except Overloaded:
+            return
+        await asyncio.sleep(answer_s)
+        gate.leave(tenant)
+        if tenant == "calm":
+            took.append(loop.time() - began)
+
+    async def send(gate: Gate, tenant: str, per_s: float, random: Random) -> None:
+        tasks = []
+        for _ in range(int(per_s * 60)):
+            await asyncio.sleep(random.expovariate(per_s))
+            tasks.append(asyncio.create_task(one(gate, tenant, random.uniform(0.08, 0.12))))
+        await asyncio.gather(*tasks)
+
+    async def play() -> None:
+        gate = Gate(20.0, asyncio.get_running_loop().time)
+        senders = [send(gate, "calm", 8.0, Random(1))]
+        if storm:
+            senders.append(send(gate, "storm", 400.0, Random(2)))
+        await asyncio.gather(*senders)
+        assert (gate.taken, gate.waiting, gate.holding) == (0, 0, {})
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(play())
+    return statistics.quantiles(took, n=100)[98]
+
+
+def test_a_storm_of_fifty_times_its_share_raises_anothers_p99_by_less_than_a_fifth() -> None:
+    assert p99_of_calm(storm=True) < 1.2 * p99_of_calm(storm=False)
+
+
+async def test_a_tenant_alone_may_take_every_place() -> None:
+    gate = Gate(10.0, Clock())
+    for _ in range(10):
+        await gate.enter("a", 0.0)
+    assert gate.taken == 10
+
+
+async def test_the_last_places_are_for_who_has_few() -> None:
+    gate = Gate(10.0, Clock())
+    await gate.enter("b", 0.0)
+    for _ in range(7):
+        await gate.enter("a", 0.0)
+    assert not gate.free("a")
+    assert gate.free("b")
 
 
 async def test_places_shrink_under_strain_and_grow_again_under_load() -> None:
@@ -166,8 +238,8 @@ async def test_places_shrink_under_strain_and_grow_again_under_load() -> None:
 
 async def test_a_deployment_that_recovers_has_a_share_of_its_places() -> None:
     gate = Gate(100.0, Clock(), taken=10)
-    assert not gate.free(0.1)
-    assert gate.free(0.5)
+    assert not gate.free("a", 0.1)
+    assert gate.free("a", 0.5)
 
 
 async def test_a_reload_changes_the_places() -> None:

@@ -102,6 +102,30 @@ def test_a_slow_deployment_is_asked_last_and_not_shut_out() -> None:
     assert condition.healthy(133.0)
 
 
+def test_a_deployment_that_says_nothing_any_more_is_asked_last_before_its_first_call_has_timed_out() -> None:
+    condition = Condition()
+    for number in range(100):
+        condition.began(100.0 + number * 0.01)
+        condition.succeeded(100.0 + number * 0.01, 20.0, 10, 1.0)
+        condition.ended()
+    for number in range(200):
+        condition.began(101.0 + number * 0.01)
+    assert condition.healthy(101.5)
+    assert not condition.healthy(102.1)
+    assert condition.circuit.admits(102.1)
+    condition.succeeded(102.2, 1200.0, 10, 1.0)
+    assert condition.healthy(102.3)
+
+
+def test_few_calls_that_take_long_are_no_silence() -> None:
+    condition = Condition()
+    condition.began(100.0)
+    condition.succeeded(100.1, 20.0, 10, 1.0)
+    for number in range(5):
+        condition.began(101.0 + number)
+    assert condition.healthy(130.0)
+
+
 def test_a_long_whole_answer_is_not_a_slow_one() -> None:
     condition = Condition()
     for at in range(20):
