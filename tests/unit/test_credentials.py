@@ -12,8 +12,9 @@ import pytest
 from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
 
 from gateway import plugins, settings
-from gateway.credentials.google import EARLY_S, GoogleCredentials
+from gateway.credentials.google import GoogleCredentials
 from gateway.credentials.keyring import Keyring
+from gateway.credentials.renewal import EARLY_S
 from gateway.dialects.base import Call
 from gateway.errors import UpstreamDenied, UpstreamUnreachable
 from gateway.settings import SettingsError
