@@ -10,7 +10,7 @@ from gateway import money
 from gateway.dialects.base import Decoder
 from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
 from gateway.ledger.base import NOTHING, Balance, Line, Reservation, Spent, share_of
-from gateway.plan import Plan, Step
+from gateway.plan import Mode, Plan, Said, Step
 from gateway.tokens import Content, Counter
 from gateway.types import (
     OUTPUT_BUCKETS,
@@ -34,6 +34,28 @@ TOKENS_PER_SECOND = 60.0
 
 COUNTED_CHARS_MAX = 200_000
 """Of an answer that is thrown away: a body without end must not hold up everyone else while it is counted."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """An answer, or an opinion of one, that was paid for and not sent."""
+
+    step: Step
+    decoder: Decoder | None
+    said: Said | None  # None: too late, or not to be read
+    data: bytes = field(repr=False)
+    usage: Usage
+    cost: Cost
+
+    @property
+    def amount(self) -> NanoUSD:
+        """What it cost; where that is unknown the most it can have."""
+        return (self.step.worst_cost or 0) if self.cost.total is None else self.cost.total
+
+    @property
+    def spent(self) -> Spent:
+        """The same beside its tokens."""
+        return Spent(self.amount, 1, self.usage.input_tokens + self.usage.output_tokens)
 
 
 @dataclass(slots=True)
@@ -64,11 +86,16 @@ class Exchange:
     extras: list[Reservation] = field(default_factory=list)  # set aside later, beside the hold
     wasted: NanoUSD = 0  # attempts that gave nothing and may be billed all the same
     spilt: list[tuple[Step, NanoUSD]] = field(default_factory=list)  # what of it each failed attempt wasted
+    asked: Request = field(init=False)  # what the step is asked: the request, but for judges
+    opened: bool = False  # the client has seen the headers, and maybe nothing else
+    trials: list[Trial] = field(default_factory=list)  # answers of a cascade that the client has not got
+    escalated: bool = False  # its judge has found them wanting
     _reached_before: bool = False
     _costs: dict[str, tuple[Usage, Cost]] = field(default_factory=dict)  # by deployment
 
     def __post_init__(self) -> None:
         self.step = self.plan.steps[0]
+        self.asked = self.request
 
     def reserve(self, lines: tuple[Line, ...], hold_s: float) -> Reservation:
         """The reservation for the whole plan, with the record that stands if we die before settling."""
@@ -78,6 +105,7 @@ class Exchange:
     def turn_to(self, step: Step) -> None:
         """The next attempt is on this step."""
         self.step = step
+        self.asked = self.request
         self.decoder = None
         self.error = None
         self.attempts += 1
@@ -108,6 +136,26 @@ class Exchange:
         text = self.decoder.generated()[:COUNTED_CHARS_MAX]
         return min(counter.count_text(text, self.step.deployment), self.step.output_cap * self.step.choices)
 
+    def shelve(self, said: Said | None, data: bytes, counter: Counter, now: float) -> None:
+        """An answer that the client does not get, or not yet.  None: it is no use."""
+        usage = self.usage(counter, now) or Usage()
+        self.trials.append(Trial(self.step, self.decoder, said, data, usage, self.bill(usage)))
+        self.unsend()
+
+    def unsend(self) -> None:
+        """What was said was said to nobody."""
+        self.first_byte, self.finished, self.status = None, False, 0
+
+    def take(self, trial: Trial) -> None:
+        """An answer that was tried is the one the client gets."""
+        self.trials.remove(trial)
+        self.step, self.decoder, self.error = trial.step, trial.decoder, None
+
+    @property
+    def overhead(self) -> NanoUSD:
+        """What was paid for and is of no use: judges, answers thrown away, attempts that gave nothing."""
+        return self.wasted + sum(trial.amount for trial in self.trials)
+
     def holds(self) -> list[Reservation]:
         """Everything that is set aside."""
         return [self.reservation, *self.extras]
@@ -121,7 +169,7 @@ class Exchange:
 
         None: the hold bounds it already.
         """
-        if not self.wasted:
+        if not self.wasted or self.plan.mode is Mode.CASCADE:  # whose hold is the sum of its steps
             return None
         cost = step.worst_cost or 0
         spent = Spent(self.wasted + cost, shares=self._used(step.deployment, Spent(cost, 0)))
@@ -152,7 +200,9 @@ class Exchange:
     def _used(self, last: Deployment, own: Spent) -> dict[str, Spent]:
         """By deployment and by provider: what failed attempts wasted there, and what the last one used."""
         found: dict[str, Spent] = {}
-        for deployment, part in [*((step.deployment, Spent(wasted)) for step, wasted in self.spilt), (last, own)]:
+        tried = [(trial.step.deployment, trial.spent) for trial in self.trials]
+        spilt = [(step.deployment, Spent(wasted)) for step, wasted in self.spilt]
+        for deployment, part in [*tried, *spilt, (last, own)]:
             for name in (f"deployment {deployment.id}", f"provider {deployment.provider.id}"):
                 known = found.get(name, NOTHING)
                 found[name] = Spent(known.cost + part.cost, known.requests + part.requests, known.tokens + part.tokens)
@@ -237,9 +287,12 @@ class Exchange:
         used = usage or Usage()
         cost = self.bill(used) if usage else Cost(0)
         set_aside = self.plan.worst_cost or 0
-        owed = set_aside if cost.total is None else cost.total + self.wasted
+        overhead = self.overhead
+        known = cost.total is not None and all(trial.cost.total is not None for trial in self.trials)
+        owed = set_aside if cost.total is None else cost.total + overhead
         tokens = used.input_tokens + used.output_tokens
         shares = self._shares((self.step.worst_cost or 0) if cost.total is None else cost.total, tokens)
+        tokens += sum(trial.spent.tokens for trial in self.trials)
         first = self.first_byte
         record = Record(
             **self._known(),
@@ -249,12 +302,12 @@ class Exchange:
             finish_reason=self.decoder.meter.finish_reason if self.decoder else "",
             tokens={str(bucket): count for bucket, count in used.tokens.items()},
             fees=used.fees,
-            estimated=not used.exact or self.wasted > 0,
-            cost=None if cost.total is None else owed,
-            components=_with_waste(cost, self.wasted),
+            estimated=not used.exact or self.wasted > 0 or any(not trial.usage.exact for trial in self.trials),
+            cost=owed if known else None,
+            components=_with_waste(cost, self.wasted, self.trials),
             reported_cost=used.reported_cost,
             baseline_cost=self.baseline_cost(used) if usage else None,
-            overhead_cost=self.wasted,
+            overhead_cost=overhead,
             status=self.status,
             error=self.error.code if self.error else "",
             attempts=self.attempts + self.retries,
@@ -300,8 +353,11 @@ class Exchange:
         return max(0, min(left)) if left else None
 
 
-def _with_waste(cost: Cost, wasted: NanoUSD) -> dict[str, NanoUSD]:
+def _with_waste(cost: Cost, wasted: NanoUSD, trials: list[Trial]) -> dict[str, NanoUSD]:
     components = dict(cost.components)
+    for trial in trials:
+        for name, amount in trial.cost.components.items():
+            components[name] = components.get(name, 0) + amount
     if wasted and cost.total is not None:
         components[Bucket.INPUT] = components.get(Bucket.INPUT, 0) + wasted
     return components

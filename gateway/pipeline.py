@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway import accounts
+from gateway import accounts, cascade
 from gateway.admission import Gates
 from gateway.background import Background
 from gateway.credentials.keyring import Keyring
-from gateway.dialects.base import Dialect
+from gateway.dialects.base import Decoder, Dialect
 from gateway.dialects.retry_after import exhausted
 from gateway.entrance import Entrance, first_byte_s, patient, until
 from gateway.errors import (
@@ -42,7 +42,7 @@ from gateway.reply_headers import reply_headers
 from gateway.settlements import Settlements
 from gateway.tokens import Counter
 from gateway.transport.base import Answer
-from gateway.types import Limit, Request, Tenant, Usage
+from gateway.types import Limit, Outcome, Request, Tenant, Usage
 from gateway.upstream import WAIT_MAX_ELSEWHERE_S, WAIT_MAX_S, Terms, Upstream
 
 LIMITS_LOOK_S = 0.05
@@ -101,10 +101,10 @@ class Pipeline:
         self.now = asyncio.get_running_loop().time
         self.entrance = Entrance(parts.health, parts.gates, self.now)
 
-    async def run(self, request: Request, tenant: Tenant, send: Send) -> None:
+    async def run(self, request: Request, tenant: Tenant, send: Send) -> Outcome:
         """Serves one request from the first count to the last record.
 
-        Raises a GatewayError if nothing was sent yet; afterwards the client is told inside the stream.
+        How it ended.  Raises a GatewayError if nothing was sent yet; afterwards the client is told inside the stream.
         """
         content = await self.parts.counter.content(request)
         fill = self.parts.fills.fullest(request, tenant, self.limits)
@@ -122,6 +122,7 @@ class Pipeline:
         finally:
             keeper.stop()
             await self.settle(exchange)
+        return exchange.outcome()
 
     async def reserve(self, exchange: Exchange) -> None:
         """Sets aside the most the plan can cost, in every account it touches, or raises why not.
@@ -167,7 +168,8 @@ class Pipeline:
             exchange.turn_to(step)
             try:
                 with place:
-                    await self.attempt(exchange, step, send)
+                    if await self.answered(exchange, step, send):
+                        return
             except GatewayError as error:
                 failure = error
                 exchange.failed(error, self.parts.counter)
@@ -177,13 +179,33 @@ class Pipeline:
                 self.parts.metrics.failed_over(step.deployment.id, error.code)
                 if not error.failover:
                     break
-            else:
-                return
+        await self.give_up(exchange, failure, send)
+
+    async def give_up(self, exchange: Exchange, failure: GatewayError, send: Send) -> None:
+        """No step is left: the best there was, or what went wrong; inside the stream where that has begun."""
+        if await cascade.settled_for(exchange, self.pass_on, send):
+            return
         exchange.status = failure.status
-        raise failure
+        if not exchange.opened:
+            raise failure
+        await send.end(self.decoder(exchange).cut(failure))
+
+    async def answered(self, exchange: Exchange, step: Step, send: Send) -> bool:
+        """Whether the client has got the step's answer; in a cascade its judge must think it good enough."""
+        if exchange.plan.judge is not None and cascade.judged(exchange, step):
+            return await cascade.tried(exchange, step, send, self)
+        await self.attempt(exchange, step, send)
+        return True
+
+    def decoder(self, exchange: Exchange) -> Decoder:
+        """One that has read nothing yet."""
+        dialect = self.dialects[exchange.step.deployment.provider.dialect]
+        return dialect.decoder(exchange.request, exchange.step, exchange.bill)
 
     async def covered(self, exchange: Exchange, step: Step) -> bool:
         """Whether what is set aside bounds one more attempt; what failed ones may cost is set aside beside it."""
+        if cascade.skipped(exchange, step):
+            return False
         extra = exchange.shortage(step, self.hold_s)
         if extra is None or not exchange.held:
             return True
@@ -217,7 +239,7 @@ class Pipeline:
 
     async def relay(self, exchange: Exchange, step: Step, send: Send, began: float) -> None:
         """Bytes from the provider to the client, metered on the way.  A whole reply is a stream of one chunk."""
-        request, provider = exchange.request, step.deployment.provider
+        request, provider = exchange.asked, step.deployment.provider
         times = step.deployment.timeouts or provider.timeouts
         dialect = self.dialects[provider.dialect]
         call = await self.parts.credentials.proven(dialect.encode(request, step, exchange.tenant), provider)
@@ -266,10 +288,11 @@ class Pipeline:
         if exchange.first_byte is None:
             exchange.first_byte = self.now()
             exchange.status = 200
-            headers = reply_headers(exchange)
-            if not more:
-                headers.append((b"content-length", b"%d" % len(data)))
-            await send.start(200, headers)
+            if not exchange.opened:
+                headers = reply_headers(exchange)
+                if not more:
+                    headers.append((b"content-length", b"%d" % len(data)))
+                await send.start(200, headers)
         await (send.chunk(data) if more else send.end(data))
 
     def learn(self, exchange: Exchange, began: float) -> None:
@@ -281,7 +304,7 @@ class Pipeline:
         speed_s = now - (first if stream else began)
         deployment = exchange.step.deployment
         self.parts.health.of(deployment.id).succeeded(now, (first - began) * 1000, tokens, speed_s, stream=stream)
-        if usage is not None and usage.exact:
+        if usage is not None and usage.exact and not exchange.step.judging:
             self.parts.counter.learn(deployment, exchange.content, usage.input_tokens)
             effort, task = exchange.step.effort, exchange.plan.task
             self.parts.health.habits.learn(exchange.request, deployment, usage, effort, task)

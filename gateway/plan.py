@@ -5,7 +5,7 @@ A route's plan starts with every candidate that fits, cheapest expected cost fir
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
@@ -48,6 +48,7 @@ class Step:
     service_tier: str = ""  # as the request asks for it: flex, priority, ...
     audio: bool = False  # sound or film goes in or may come out
     pieces: Mapping[str, int] = field(default_factory=dict)  # at most, of what may be billed by the piece
+    judging: bool = False  # its answer is no answer but an opinion of those before it
     talks: Mapping[tuple[str, str], Talk] = field(default_factory=dict, repr=False, compare=False)  # by task and effort
     expected_cost: NanoUSD | None = field(init=False)
     worst_cost: NanoUSD | None = field(init=False)
@@ -118,12 +119,66 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What one step of a cascade answered, as far as its judge may know."""
+
+    step: Step
+    text: str
+    finish: str  # end, length, context_full, tools, stop_sequence, refused, paused; "": it cannot be read
+    calls: tuple[tuple[str, str], ...] = ()  # of tools: name and arguments, JSON as text
+    logprobs: tuple[float, ...] = ()  # of its tokens, where the provider gave any
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`take`: which of the answers the client gets; None: none of them yet, and `reason` says what is wrong.
+
+    Without a reason nothing is wrong: the judge only wants to hear the next step.  With one all that is left is the
+    last step, whose answer is not judged.
+    """
+
+    take: int | None = None
+    reason: str = ""
+
+
+class Judge(Protocol):
+    """Says whether an answer is good enough.  Pure."""
+
+    @property
+    def trial_s(self) -> float | None:
+        """How long after the request came the last step is asked at the latest; None: never mind."""
+        ...
+
+    @property
+    def keep_alive_s(self) -> float:
+        """A client that waits for a stream hears so often that it is not forgotten."""
+        ...
+
+    @property
+    def early_chars(self) -> int | None:
+        """A stream that is promising so far goes to the client from there on; None: judged when it is whole."""
+        ...
+
+    def asks(self, request: Request, step: Step, said: Sequence[Said]) -> Request:
+        """What `step` is asked: the request itself, or a question about what has been said."""
+        ...
+
+    def verdict(self, request: Request, said: Sequence[Said]) -> Verdict:
+        """On what has been said so far, one thing at least."""
+        ...
+
+    def promising(self, text: str) -> bool:
+        """Whether an answer that begins so may go to the client unheard."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Steps in order, with the reasons that shaped them."""
 
     steps: tuple[Step, ...]
     mode: Mode = Mode.FAILOVER
-    judge: Any = None
+    judge: Judge | None = None  # of a cascade
     reasons: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     baseline: Step | None = None
@@ -148,8 +203,12 @@ class Plan:
 
     def frugal(self) -> Plan:
         """Only the steps that cost no more than the first, at worst: what is left when a budget is nearly full."""
-        if self.mode is Mode.CASCADE or not self.steps:
+        if not self.steps:
             return self
+        if self.mode is Mode.CASCADE:
+            first = self.steps[0].deployment.id
+            alone = self.only(lambda step: step.deployment.id == first, "the budget has no room for a second opinion")
+            return replace(alone, steps=alone.steps[:1], mode=Mode.FAILOVER, judge=None)
         ceiling = cost_key(self.steps[0].worst_cost)
         return self.only(lambda step: cost_key(step.worst_cost) <= ceiling, "the budget has no room for it")
 

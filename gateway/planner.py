@@ -20,7 +20,7 @@ from gateway.errors import (
 from gateway.habits import CACHED_MIN
 from gateway.health import Health
 from gateway.money import dollars
-from gateway.plan import Context, Dropped, Plan, Policy, Step, Talk, asked_effort, cost_key, within
+from gateway.plan import Context, Dropped, Mode, Plan, Policy, Step, Talk, asked_effort, cost_key, within
 from gateway.tenants import permits, permits_endpoint
 from gateway.tokens import Content, Counter
 from gateway.types import Deployment, Limit, NanoUSD, Request, Route, Tenant
@@ -110,7 +110,10 @@ class Planner:
             raise _nothing_fits(request, refused, plan)
         dropped = tuple(Dropped(deployment, why.reason) for deployment, why in refused.items())
         baseline = self._baseline(route, steps, asks, content, now)
-        return route, replace(plan, steps=tuple(steps), dropped=(*plan.dropped, *dropped), baseline=baseline)
+        plan = replace(plan, steps=tuple(steps), dropped=(*plan.dropped, *dropped), baseline=baseline)
+        if cost_max is not None and plan.mode is Mode.CASCADE and (plan.worst_cost or 0) > cost_max:
+            plan = plan.frugal()
+        return route, plan
 
     def permitted(self, request: Request, tenant: Tenant) -> tuple[Route | None, tuple[Deployment, ...]]:
         """What the asked-for model stands for.  Raises UnknownModel, Forbidden."""

@@ -58,8 +58,8 @@ def _cost_headers(exchange: Exchange, usage: Usage, headers: Headers) -> NanoUSD
         headers.append((b"x-tollgate-baseline-cost-usd", dollars(baseline).encode()))
     if total is None:
         return None
-    headers.append((b"x-tollgate-cost-usd", dollars(total + exchange.wasted).encode()))
-    return total + exchange.wasted
+    headers.append((b"x-tollgate-cost-usd", dollars(total + exchange.overhead).encode()))
+    return total + exchange.overhead
 
 
 def rate_headers(balances: Iterable[Balance], now: float) -> Headers:
