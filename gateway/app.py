@@ -21,6 +21,7 @@ from gateway.api.chat import CountTokens, Generate
 from gateway.api.front import Endpoint, Front
 from gateway.api.health import Health as Probes
 from gateway.api.models import Models
+from gateway.api.once import Once
 from gateway.api.reply import ASGISend, Receive
 from gateway.api.responses import StoredResponses
 from gateway.credentials.keyring import Keyring
@@ -38,7 +39,9 @@ from gateway.settings import Settings, SettingsError
 from gateway.settlements import Settlements
 from gateway.simulated import SimulatedTransport
 from gateway.site import Site, Sites
+from gateway.sql import rollup
 from gateway.sql.database import DatabaseUnavailable
+from gateway.sql.replies import Replies
 from gateway.sql.tenants import Store
 from gateway.tenants import Directory
 from gateway.tokens import Counter
@@ -113,7 +116,7 @@ class Gateway:
         await self._read_stored()
         self.sites = Sites(self._site(found))
         self._front = self._endpoints(found)
-        for work in (self._watch(), self._expire(), self.parts.settlements.retry()):
+        for work in (self._watch(), self._expire(), self.parts.settlements.retry(), rollup.keep(self.store.database)):
             self._spawn(work)
         if isinstance(ledger, RedisLedger) and ledger.guarded:
             rebuild = Rebuild(ledger.past, self.parts.settlements, self.store.database, self._limits)
@@ -135,6 +138,7 @@ class Gateway:
     async def stop(self) -> None:
         """Settles and records what is known, within a bound, and gives everything back."""
         self.probes.draining = True
+        await self.once.stop(DRAIN_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -187,20 +191,21 @@ class Gateway:
         metrics = self.parts.metrics
         self.probes = Probes(self.sites, self.parts)
         models = Models(self.sites)
+        once = self.once = Once(Replies(self.store.database))
         endpoints: dict[str, dict[str, Endpoint]] = {
-            "/v1/chat/completions": {"POST": Generate(Format.CHAT, self.sites, metrics)},
-            "/v1/messages": {"POST": Generate(Format.MESSAGES, self.sites, metrics)},
+            "/v1/chat/completions": {"POST": Generate(Format.CHAT, self.sites, metrics, once)},
+            "/v1/messages": {"POST": Generate(Format.MESSAGES, self.sites, metrics, once)},
             "/v1/messages/count_tokens": {"POST": CountTokens(Format.MESSAGES, self.sites, metrics)},
-            "/v1/responses": {"POST": Generate(Format.RESPONSES, self.sites, metrics)},
+            "/v1/responses": {"POST": Generate(Format.RESPONSES, self.sites, metrics, once)},
             "/v1/responses/input_tokens": {"POST": CountTokens(Format.RESPONSES, self.sites, metrics)},
-            "/v1/completions": {"POST": Generate(Format.COMPLETIONS, self.sites, metrics)},
-            "/v1/embeddings": {"POST": Generate(Format.EMBEDDINGS, self.sites, metrics)},
-            "/v1/rerank": {"POST": Generate(Format.RERANK, self.sites, metrics)},
-            "/v1/moderations": {"POST": Generate(Format.MODERATIONS, self.sites, metrics)},
-            "/v1/images/generations": {"POST": Generate(Format.IMAGES, self.sites, metrics)},
-            "/v1/audio/transcriptions": {"POST": Generate(Format.TRANSCRIPTIONS, self.sites, metrics)},
-            "/v1/audio/translations": {"POST": Generate(Format.TRANSLATIONS, self.sites, metrics)},
-            "/v1/audio/speech": {"POST": Generate(Format.SPEECH, self.sites, metrics)},
+            "/v1/completions": {"POST": Generate(Format.COMPLETIONS, self.sites, metrics, once)},
+            "/v1/embeddings": {"POST": Generate(Format.EMBEDDINGS, self.sites, metrics, once)},
+            "/v1/rerank": {"POST": Generate(Format.RERANK, self.sites, metrics, once)},
+            "/v1/moderations": {"POST": Generate(Format.MODERATIONS, self.sites, metrics, once)},
+            "/v1/images/generations": {"POST": Generate(Format.IMAGES, self.sites, metrics, once)},
+            "/v1/audio/transcriptions": {"POST": Generate(Format.TRANSCRIPTIONS, self.sites, metrics, once)},
+            "/v1/audio/translations": {"POST": Generate(Format.TRANSLATIONS, self.sites, metrics, once)},
+            "/v1/audio/speech": {"POST": Generate(Format.SPEECH, self.sites, metrics, once)},
             "/v1/models": {"GET": models},
             "/healthz": {"GET": self.probes.alive},
             "/readyz": {"GET": self.probes.ready},

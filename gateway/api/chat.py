@@ -11,6 +11,7 @@ import structlog
 from gateway.api.ask import headers_of, new_request_id, request_of, secret_of
 from gateway.api.errors import body_of, status_of
 from gateway.api.errors import headers_of as error_headers
+from gateway.api.once import Once
 from gateway.api.reply import ASGISend, ClientGone, Receive, Reply, Watch, read_body
 from gateway.errors import BudgetExceeded, GatewayError, InternalError
 from gateway.metrics import Metrics
@@ -23,8 +24,9 @@ log = structlog.get_logger()
 class Generate:
     """An endpoint that answers a client's request in one format."""
 
-    def __init__(self, format_: Format, sites: Sites, metrics: Metrics) -> None:
+    def __init__(self, format_: Format, sites: Sites, metrics: Metrics, once: Once | None = None) -> None:
         self.format = format_
+        self.once = once
         self.sites = sites
         self.metrics = metrics
 
@@ -52,7 +54,10 @@ class Generate:
         """Runs the pipeline; a client that leaves cancels it, and that is the end of the matter."""
         watch = Watch(receive, reply)
         try:
-            await site.pipeline.run(request, tenant, reply)
+            if self.once is not None and "idempotency-key" in request.headers:
+                await self.once.answer(request, lambda send: site.pipeline.run(request, tenant, send), reply)
+            else:
+                await site.pipeline.run(request, tenant, reply)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not watch.gone or (task is not None and task.uncancel() > 0):
