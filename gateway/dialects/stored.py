@@ -20,7 +20,7 @@ from gateway.errors import NotFound
 _PREFIX = "resp_tg_"
 _DIGEST_BYTES = 6
 _ID = re.compile(rf"{_PREFIX}([a-z2-7]+)_(.+)", re.DOTALL)
-_IN_PATH = re.compile(r"[\w.:-]{1,512}")
+_IN_PATH = re.compile(r"\w[\w.:-]{0,511}")
 
 
 @dataclass(frozen=True, slots=True)
