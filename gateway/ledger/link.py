@@ -3,7 +3,7 @@
 Calls of one tick of the event loop share one write; answers come in the order of the calls.  Redis-py spends more on
 one command than the gateway may spend on a request, so only its URL parsing is used, and hiredis for the protocol.
 
-Nobody waits longer than `timeout_s`.  When an answer is overdue the circuit opens: calls fail at once until the answer
+Nobody waits longer than `timeout_s` for an answer.  When one is overdue the circuit opens: calls fail at once until it
 comes after all, or a new connection has been made in the background.  No request ever pays for a probe.
 """
 
@@ -209,6 +209,10 @@ class Link:
     def _flush(self) -> None:
         if self._pipe is not None:
             calls, self._unsent = self._unsent, []
+            # An event loop that was busy until now is not a slow Redis; its own idea of the time may be old.
+            due = max(asyncio.get_running_loop().time(), time.monotonic()) + self._timeout_s
+            for call in calls:
+                call.due = due
             self._pipe.send(calls)
         elif self._unsent:
             self._connect()

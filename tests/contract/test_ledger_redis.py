@@ -88,6 +88,19 @@ async def test_a_redis_that_hangs_costs_one_deadline_and_then_nothing(server: Re
     await ledger.reserve(hold("again", CAP))
 
 
+async def test_an_event_loop_that_was_busy_is_not_a_slow_redis(server: RedisServer) -> None:
+    ledger = open_redis(server.url, prefix="busy:", timeout_s=0.03, connect_timeout_s=5.0)
+    await ledger.ping()
+
+    async def busy() -> None:
+        time.sleep(0.1)  # noqa: ASYNC251 - other requests' work, between a call and its way out
+
+    for _ in range(3):
+        answers = await asyncio.gather(ledger.reserve(hold(f"r{_}", CAP)), busy(), ledger.ping(), busy())
+        assert isinstance(answers[0], list)
+    await ledger.close()
+
+
 async def test_a_redis_that_hangs_is_given_up_and_connected_to_anew(server: RedisServer) -> None:
     ledger = open_redis(server.url, timeout_s=0.05, connect_timeout_s=0.05)
     await ledger.reserve(hold("a", CAP))
