@@ -11,166 +11,24 @@ Nothing here raises on what a provider may send: contradictions are clamped and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from itertools import combinations
 from typing import Any, TypeAlias
 
 from gateway.money import STANDARD_TIERS
 from gateway.types import INPUT_BUCKETS, NANO, Bucket, NanoUSD, Usage
+from gateway.usage_shapes import CHAT, ENDPOINTS, GEMINI, MESSAGES, RESPONSES, Part, Path, Shape
+
+__all__ = ["CHAT", "ENDPOINTS", "GEMINI", "MESSAGES", "RESPONSES", "Part", "Shape", "read", "reported_cost"]
 
 Block: TypeAlias = Mapping[str, Any]
-Path: TypeAlias = tuple[str, ...]
 
 TOKENS_MAX = 1 << 40
 """No call uses more, in tokens or dollars; a larger figure is nonsense."""
 
 _NO_RULES: Mapping[str, str] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A kind of tokens: where its count stands (the first path that is there holds) and in which total it may be."""
-
-    bucket: Bucket
-    paths: tuple[Path, ...]
-    rule: str  # what a provider entry calls it: cached, cache_writes, reasoning, audio, image
-    included: bool = True  # in the count of the input or output, or beside it
-    sum_path: Path = ()  # where this and the earlier parts of the same rule stand as one figure
-    less: Path = ()  # what of it another part has already
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """One wire shape of a usage block."""
-
-    input: tuple[Path, ...]
-    output: tuple[Path, ...]
-    parts: tuple[Part, ...]
-    total: Path = ()
-    fees: tuple[tuple[str, Path], ...] = ()
-    iterations: str = ""  # the field that lists the passes of a call, not all of them in the totals
-    proves: bool = True  # whether the total may show that a part is beside, against the shape
-
-
-CHAT = Shape(
-    input=(("prompt_tokens",),),
-    output=(("completion_tokens",),),
-    parts=(
-        Part(
-            Bucket.CACHE_READ,
-            (
-                ("prompt_tokens_details", "cached_tokens"),
-                ("prompt_cache_hit_tokens",),
-                ("num_cached_tokens",),
-                ("cached_tokens",),
-                ("cache_read_input_tokens",),
-            ),
-            "cached",
-        ),
-        Part(
-            Bucket.CACHE_WRITE_30M,
-            (("prompt_tokens_details", "cache_write_tokens"), ("cache_creation_input_tokens",)),
-            "cache_writes",
-        ),
-        Part(Bucket.AUDIO_IN, (("prompt_tokens_details", "audio_tokens"),), "audio"),
-        Part(Bucket.REASONING, (("completion_tokens_details", "reasoning_tokens"), ("reasoning_tokens",)), "reasoning"),
-        Part(Bucket.AUDIO_OUT, (("completion_tokens_details", "audio_tokens"),), "audio"),
-        Part(Bucket.IMAGE_OUT, (("completion_tokens_details", "image_tokens"),), "image"),
-    ),
-    total=("total_tokens",),
-    fees=(
-        ("web_search", ("server_tool_use_details", "web_search_requests")),
-        ("search_source", ("num_sources_used",)),
-    ),
-)
-"""OpenAI's Chat Completions and what is made in its image."""
-
-MESSAGES = Shape(
-    input=(("input_tokens",),),
-    output=(("output_tokens",),),
-    parts=(
-        Part(Bucket.CACHE_READ, (("cache_read_input_tokens",),), "cached", included=False),
-        Part(Bucket.CACHE_WRITE_1H, (("cache_creation", "ephemeral_1h_input_tokens"),), "cache_writes", included=False),
-        Part(
-            Bucket.CACHE_WRITE_5M,
-            (("cache_creation", "ephemeral_5m_input_tokens"),),
-            "cache_writes",
-            included=False,
-            sum_path=("cache_creation_input_tokens",),
-        ),
-        Part(Bucket.REASONING, (("output_tokens_details", "thinking_tokens"),), "reasoning"),
-    ),
-    fees=(("web_search", ("server_tool_use", "web_search_requests")),),
-    iterations="iterations",
-)
-"""Anthropic's Messages, wherever they are served."""
-
-GEMINI = Shape(
-    input=(("promptTokenCount",),),
-    output=(("candidatesTokenCount",),),
-    parts=(
-        Part(Bucket.AUDIO_CACHE_READ, (("cacheTokensDetails", "AUDIO"),), "cached"),
-        Part(Bucket.CACHE_READ, (), "cached", sum_path=("cachedContentTokenCount",)),
-        Part(Bucket.AUDIO_IN, (("promptTokensDetails", "AUDIO"),), "audio", less=("cacheTokensDetails", "AUDIO")),
-        Part(Bucket.IMAGE_IN, (("promptTokensDetails", "IMAGE"),), "image", less=("cacheTokensDetails", "IMAGE")),
-        Part(Bucket.VIDEO_IN, (("promptTokensDetails", "VIDEO"),), "video", less=("cacheTokensDetails", "VIDEO")),
-        Part(Bucket.INPUT, (("toolUsePromptTokenCount",),), "tool_use", included=False),
-        Part(Bucket.REASONING, (("thoughtsTokenCount",),), "reasoning", included=False),
-        Part(Bucket.AUDIO_OUT, (("candidatesTokensDetails", "AUDIO"),), "audio"),
-        Part(Bucket.IMAGE_OUT, (("candidatesTokensDetails", "IMAGE"),), "image"),
-    ),
-    total=("totalTokenCount",),
-    proves=False,
-)
-"""Google's generateContent: what tools read and what the model thought are beside the totals."""
-
 _MODALITIES = ("UNSPECIFIED", "TEXT", "IMAGE", "VIDEO", "AUDIO", "DOCUMENT")
 """Google's, by the number that may stand for each."""
-
-RESPONSES = Shape(
-    input=(("input_tokens",),),
-    output=(("output_tokens",),),
-    parts=(
-        Part(
-            Bucket.CACHE_READ,
-            (("input_tokens_details", "cached_tokens"), ("prompt_tokens_details", "cached_tokens")),
-            "cached",
-        ),
-        Part(Bucket.CACHE_WRITE_30M, (("input_tokens_details", "cache_write_tokens"),), "cache_writes"),
-        Part(Bucket.AUDIO_IN, (("input_tokens_details", "audio_tokens"),), "audio"),
-        Part(Bucket.REASONING, (("output_tokens_details", "reasoning_tokens"),), "reasoning"),
-        Part(Bucket.AUDIO_OUT, (("output_tokens_details", "audio_tokens"),), "audio"),
-        Part(Bucket.IMAGE_OUT, (("output_tokens_details", "image_tokens"),), "image"),
-    ),
-    total=("total_tokens",),
-    fees=(
-        *(
-            (tool, ("server_side_tool_usage_details", f"{tool}_calls"))  # xAI
-            for tool in ("web_search", "x_search", "code_interpreter", "file_search", "document_search")
-        ),
-        ("search_source", ("num_sources_used",)),
-    ),
-)
-"""OpenAI's Responses and what is made in its image."""
-
-ENDPOINTS = Shape(
-    input=(("input_tokens",), ("prompt_tokens",), ("total_tokens",)),
-    output=(("output_tokens",), ("completion_tokens",)),
-    parts=(
-        Part(Bucket.CACHE_READ, (("input_tokens_details", "cached_tokens"),), "cached"),
-        Part(Bucket.IMAGE_IN, (("input_tokens_details", "image_tokens"),), "image"),
-        Part(Bucket.IMAGE_IN, (("image_tokens",),), "image", included=False),  # Cohere's embeddings
-        Part(
-            Bucket.AUDIO_IN,
-            (("input_token_details", "audio_tokens"), ("prompt_tokens_details", "audio_tokens")),
-            "audio",
-        ),
-        Part(Bucket.IMAGE_OUT, (("output_tokens_details", "image_tokens"),), "image"),
-    ),
-    total=("total_tokens",),
-)
-"""Embeddings, rerank, images, transcriptions: what is counted in tokens of them."""
 
 _COSTS: tuple[tuple[Path, Decimal], ...] = (
     (("cost_in_usd_ticks",), Decimal("1e-10")),  # xAI
