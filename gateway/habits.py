@@ -18,6 +18,8 @@ CACHED_MIN = 1024
 """Tokens below which no provider caches a prompt (OpenAI and Anthropic: 1,024), so no request is looked at for less."""
 SHARE_FIRST = 0.5
 """Of what a deployment should have cached: how much, until it has reported once."""
+UNKNOWN = Talk(300.0)
+"""Tokens of an answer, until any deployment has taught better."""
 WEIGHT = 0.2  # of the newest answer in a moving average
 PREFIXES_MAX = 20_000
 TALKS_MAX = 512  # of one deployment: (task, effort)
@@ -51,6 +53,10 @@ class Habits:
             found = self._talks[deployment] = {}
         return found
 
+    def typical(self, effort: str) -> Talk:
+        """What to expect of a deployment that has not answered yet: as many words as others, and no thoughts."""
+        return self.talks("").get(("", effort), UNKNOWN)
+
     def cached(self, request: Request, now: float) -> dict[str, int]:
         """Tokens of the request that each deployment has likely cached; those that have none are not named."""
         if not self._held:
@@ -71,13 +77,11 @@ class Habits:
         reasoning = usage.tokens.get(Bucket.REASONING, 0)
         visible = (usage.output_tokens - reasoning) / choices
         word = asked_effort(request.body) or "" if effort is None else effort
-        talks = self.talks(deployment)
-        for key in ((task, word), ("", word)) if task else (("", word),):
-            known = talks.get(key)
-            if known is not None:
-                talks[key] = Talk(_blend(known.visible, visible), _blend(known.reasoning, reasoning / choices))
-            elif len(talks) < TALKS_MAX:
-                talks[key] = Talk(visible, reasoning / choices)
+        talk, talks = Talk(visible, reasoning / choices), self.talks(deployment)
+        _note(talks, ("", word), talk)
+        if task:
+            _note(talks, (task, word), talk)
+        _note(self.talks(""), ("", word), Talk(visible))
 
     def _learn_cache(self, request: Request, deployment: Deployment, usage: Usage) -> None:
         now, id_ = request.received, deployment.id
@@ -156,6 +160,14 @@ def _print(value: object, depth: int) -> tuple[int, int]:
         parts = [_print(each, depth - 1) for each in value]
         return hash(tuple(chain([len(parts)], (part for part, _ in parts)))), sum(chars for _, chars in parts)
     return hash((type(value), value)), 0
+
+
+def _note(talks: Talks, key: tuple[str, str], talk: Talk) -> None:
+    known = talks.get(key)
+    if known is not None:
+        talks[key] = Talk(_blend(known.visible, talk.visible), _blend(known.reasoning, talk.reasoning))
+    elif len(talks) < TALKS_MAX:
+        talks[key] = talk
 
 
 def _charges(deployment: Deployment) -> bool:

@@ -138,6 +138,13 @@ def test_the_effort_a_client_asks_for_is_learned_as_such() -> None:
     assert habits.talks("caching") == {("", "low"): Talk(5, 7)}
 
 
+def test_a_deployment_that_has_not_answered_yet_is_expected_to_say_as_much_as_others_do() -> None:
+    habits = Habits()
+    assert habits.typical("") == Talk(300)
+    habits.learn(asked("one"), CACHING, used(10, output=50, reasoning=900), None, "")
+    assert habits.typical("") == Talk(50)
+
+
 def test_several_answers_to_one_request_teach_the_length_of_one() -> None:
     habits = Habits()
     habits.learn(asked("one", n=4), CACHING, used(10, output=400), None, "")
