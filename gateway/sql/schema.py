@@ -85,6 +85,47 @@ records = Table(
     Index("records_task", "task", "at"),
 )
 
+hourly = Table(
+    "hourly",  # records summed by hour and what few values have; true for every hour that is not in stale_hours
+    metadata,
+    Column("hour", BigInteger, nullable=False),
+    _text("tenant"),
+    _text("key"),
+    _text("endpoint"),
+    _text("model"),
+    _text("route"),
+    _text("deployment"),
+    _text("provider"),
+    _text("upstream_model"),
+    _text("outcome"),
+    Column("team", Text),  # tags; NULL where there is none
+    Column("feature", Text),
+    Column("cost_center", Text),
+    _count("requests"),
+    _count("cost"),
+    _count("unknown"),
+    _count("presumed"),
+    _count("baseline"),
+    _count("compared"),
+    _count("overhead"),
+    _count("input_tokens"),
+    _count("cached_tokens"),
+    _count("output_tokens"),
+    _count("estimated"),
+    _count("errors"),
+    Column("first", Double, nullable=False),
+    Column("last", Double, nullable=False),
+    Index("hourly_hour", "hour"),
+    Index("hourly_tenant_hour", "tenant", "hour"),
+)
+
+stale_hours = Table(
+    "stale_hours",
+    metadata,
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    _count("changes"),
+)
+
 tenants = Table(
     "tenants",
     metadata,

@@ -1,20 +1,28 @@
-"""Spend, summed in the database.  Integers all the way: SUM(bigint) is numeric in PostgreSQL and comes back as int."""
+"""Spend, summed in the database.  Integers all the way: SUM(bigint) is numeric in PostgreSQL and comes back as int.
+
+What hourly sums can tell is read from them, and from records only the stale hours and what lies before the first whole
+hour and after the last; anything else is read record by record.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
-from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, RowMapping, case, cast, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, and_, false, or_, select, text
 
-from gateway.sql.records import Filter, tag
-from gateway.sql.schema import records
-from gateway.types import NanoUSD, Outcome
+from gateway.sql.figures import GROUPS, ROLLED, TIMES, column, sums
+from gateway.sql.records import Filter
+from gateway.sql.rollup import outdated
+from gateway.sql.schema import hourly, records
+from gateway.types import NanoUSD
 
-PLAIN = ("tenant", "key", "user", "model", "route", "deployment", "provider", "task", "endpoint", "outcome")
-GROUPS = (*PLAIN, "tag:NAME", "day", "hour")
+__all__ = ["GROUPS", "GROUPS_MAX", "Sum", "spend"]
+
 GROUPS_MAX = 1000
+STALE_MAX = 10_000
+"""With more stale hours than that (a year's, just migrated) sums do not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,67 +45,122 @@ class Sum:
     first: float
     last: float
 
+    def __add__(self, other: Sum) -> Sum:
+        """Both together, under this group."""
+        added = {name: getattr(self, name) + getattr(other, name) for name in _FIGURES}
+        return replace(self, **added, first=min(self.first, other.first), last=max(self.last, other.last))
 
-def spend(connection: Connection, wanted: Filter, by: tuple[str, ...], count: int = GROUPS_MAX) -> list[Sum]:
-    """Sums by group, dearest first; by day and hour upward in time.  At most `count` groups.
+
+_FIGURES = tuple(each.name for each in fields(Sum) if each.name not in ("group", "first", "last"))
+
+
+def at_one_moment(connection: Connection) -> None:
+    """Everything read in this transaction is read as of one moment; to be said before anything is."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+
+
+def spend(connection: Connection, wanted: Filter, by: tuple[str, ...], count: int | None = GROUPS_MAX) -> list[Sum]:
+    """Sums by group, dearest first; by day and hour upward in time.  At most `count` groups; None: all.
 
     Raises ValueError for a grouping that is not one of GROUPS.
     """
-    columns = [_column(name) for name in by]
-    cost = records.c.cost
-    both = records.c.baseline_cost.is_not(None) & cost.is_not(None)
-    total = _total(cost)
-    query = select(
-        *(column.label(f"g{index}") for index, column in enumerate(columns)),
-        func.count().label("requests"),
-        total.label("cost"),
-        _total(case((cost.is_(None), 1), else_=0)).label("unknown"),
-        _total(case((records.c.outcome == Outcome.PRESUMED, cost))).label("presumed"),
-        _total(case((both, records.c.baseline_cost))).label("baseline"),
-        _total(case((both, cost))).label("compared"),
-        _total(records.c.overhead_cost).label("overhead"),
-        _total(records.c.input_tokens).label("input_tokens"),
-        _total(records.c.cached_tokens).label("cached_tokens"),
-        _total(records.c.output_tokens).label("output_tokens"),
-        _total(case((records.c.estimated, 1), else_=0)).label("estimated"),
-        _total(case((records.c.error != "", 1), else_=0)).label("errors"),
-        func.min(records.c.at).label("first"),
-        func.max(records.c.at).label("last"),
-    ).where(*wanted.clauses())
-    in_time = [column for name, column in zip(by, columns, strict=True) if name in ("day", "hour")]
-    query = query.group_by(*columns).order_by(*in_time, total.desc(), *columns).limit(count)
+    if not _rolled(wanted, by):
+        return _sums(connection, _query(records, by, wanted.clauses()), by, count)
+    since, until, edges = _hours(wanted)
+    stale = outdated(connection, since, until)
+    if len(stale) > STALE_MAX:
+        return _sums(connection, _query(records, by, wanted.clauses()), by, count)
+    whole = [hourly.c[name] == value for name, value in wanted.equal.items()]
+    whole += [column(f"tag:{name}", hourly) == value for name, value in wanted.tags.items()]
+    whole += [hourly.c.hour >= since] if since is not None else []
+    whole += [hourly.c.hour < until] if until is not None else []
+    whole += [hourly.c.hour.not_in(stale)] if stale else []
+    found = _sums(connection, _query(hourly, by, whole), by, None)
+    apart = [*edges, *_spans(stale)]
+    if apart:
+        pieces = [and_(records.c.at >= start, records.c.at < end) for start, end in apart]
+        clauses = replace(wanted, since=None, until=None).clauses()
+        found += _sums(connection, _query(records, by, [*clauses, or_(false(), *pieces)]), by, None)
+    return _merged(found, by)[:count]
+
+
+def _rolled(wanted: Filter, by: tuple[str, ...]) -> bool:
+    asked = {*by, *wanted.equal, *(f"tag:{name}" for name in wanted.tags)}
+    return asked <= ROLLED and not wanted.tasked
+
+
+def _hours(wanted: Filter) -> tuple[int | None, int | None, list[tuple[float, float]]]:
+    """The whole hours in a span of time, [since, until), and what of it lies outside of them."""
+    since = None if wanted.since is None else -int(-wanted.since // 3600)
+    until = None if wanted.until is None else int(wanted.until // 3600)
+    if since is not None and until is not None and since >= until:
+        return 0, 0, [(wanted.since or 0.0, wanted.until or 0.0)]
+    edges = []
+    if since is not None and wanted.since is not None and wanted.since < since * 3600:
+        edges.append((wanted.since, since * 3600.0))
+    if until is not None and wanted.until is not None and wanted.until > until * 3600:
+        edges.append((until * 3600.0, wanted.until))
+    return since, until, edges
+
+
+def _spans(hours: Iterable[int]) -> Iterator[tuple[float, float]]:
+    """Neighbouring hours as one span of time."""
+    start = end = None
+    for hour in hours:
+        if hour != end:
+            if start is not None and end is not None:
+                yield start * 3600.0, end * 3600.0
+            start = hour
+        end = hour + 1
+    if start is not None and end is not None:
+        yield start * 3600.0, end * 3600.0
+
+
+def _query(table: Table, by: tuple[str, ...], clauses: list[ColumnElement[bool]]) -> Select[tuple[object, ...]]:
+    columns = [column(name, table) for name in by]
+    labelled = (each.label(f"g{index}") for index, each in enumerate(columns))
+    return select(*labelled, *sums(table)).where(*clauses).group_by(*columns)
+
+
+def _sums(
+    connection: Connection, query: Select[tuple[object, ...]], by: tuple[str, ...], count: int | None
+) -> list[Sum]:
+    if count is not None:
+        in_time = [text(f"g{index}") for index, name in enumerate(by) if name in TIMES]
+        groups = [text(f"g{index}") for index in range(len(by))]
+        query = query.order_by(*in_time, text("cost DESC"), *groups).limit(count)
     return [_sum(found, by) for found in connection.execute(query).mappings() if found["requests"]]
 
 
-def _column(name: str) -> ColumnElement[Any]:
-    if name == "hour":
-        return records.c.hour
-    if name == "day":
-        return records.c.hour // 24
-    if name.startswith("tag:"):
-        return tag(name.removeprefix("tag:"))
-    if name not in PLAIN:
-        raise ValueError(f"cannot group by {name!r}; there are {', '.join(GROUPS)}")
-    return records.c[name]
-
-
-def _total(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    return func.coalesce(func.sum(cast(column, BigInteger)), 0)
+def _merged(found: Iterable[Sum], by: tuple[str, ...]) -> list[Sum]:
+    merged: dict[tuple[str | None, ...], Sum] = {}
+    for each in found:
+        known = merged.get(each.group)
+        merged[each.group] = each if known is None else known + each
+    in_time = [index for index, name in enumerate(by) if name in TIMES]
+    return sorted(
+        merged.values(),
+        key=lambda each: (
+            [each.group[index] for index in in_time],
+            -each.cost,
+            [(value is not None, value or "") for value in each.group],
+        ),
+    )
 
 
 def _sum(values: RowMapping, by: tuple[str, ...]) -> Sum:
     group = tuple(_shown(values[f"g{index}"], name) for index, name in enumerate(by))
-    figures = {
-        name: int(value) for name, value in values.items() if name in Sum.__dataclass_fields__ and name not in _TIMES
-    }
-    return Sum(group=group, first=values["first"], last=values["last"], **figures)
-
-
-_TIMES = frozenset({"first", "last"})
+    return Sum(
+        group=group,
+        first=values["first"],
+        last=values["last"],
+        **{name: int(values[name]) for name in _FIGURES},
+    )
 
 
 def _shown(value: int | str | None, name: str) -> str | None:
-    if value is None or name not in ("day", "hour"):
+    if value is None or name not in TIMES:
         return None if value is None else str(value)
     if name == "day":
         return datetime.fromtimestamp(int(value) * 86400, UTC).strftime("%Y-%m-%d")

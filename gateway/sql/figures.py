@@ -1,0 +1,89 @@
+"""What is summed, and by what: over records, and over the sums of hours that stand for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Table, case, cast, func
+
+from gateway.sql.schema import hourly, records
+from gateway.types import Outcome
+
+PLAIN = (
+    "tenant",
+    "key",
+    "user",
+    "model",
+    "route",
+    "deployment",
+    "provider",
+    "upstream_model",
+    "task",
+    "endpoint",
+    "outcome",
+)
+GROUPS = (*PLAIN, "tag:NAME", "day", "hour")
+TIMES = frozenset({"day", "hour"})
+TAGS: Mapping[str, str] = {"tag:team": "team", "tag:feature": "feature", "tag:cost_center": "cost_center"}
+"""Tags that are in the hourly sums, and their columns there; others are looked up record by record."""
+ROLLED = frozenset(PLAIN) - {"user", "task"} | TIMES | frozenset(TAGS)
+"""What hourly sums can be grouped and filtered by."""
+
+
+def column(name: str, table: Table) -> ColumnElement[Any]:
+    """What to group by.  ValueError for what is not one of GROUPS."""
+    if name == "hour":
+        return table.c.hour
+    if name == "day":
+        return table.c.hour // 24
+    if name.startswith("tag:"):
+        return tag(name.removeprefix("tag:")) if table is records else table.c[TAGS[name]]
+    if name not in PLAIN:
+        raise ValueError(f"cannot group by {name!r}; there are {', '.join(GROUPS)}")
+    return table.c[name]
+
+
+def tag(name: str) -> ColumnElement[str]:
+    """The value of a tag; NULL where a record has none.  ValueError for a name that no JSON path can hold."""
+    if not name or '"' in name or "\\" in name or not name.isprintable():
+        raise ValueError("a tag's name must be printable, without quotes and backslashes")
+    found: ColumnElement[str] = records.c.tags[name].as_string()
+    return found
+
+
+def _total(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.coalesce(func.sum(cast(value, BigInteger)), 0)
+
+
+def _of_records() -> dict[str, ColumnElement[Any]]:
+    cost, baseline = records.c.cost, records.c.baseline_cost
+    both = baseline.is_not(None) & cost.is_not(None)
+    return {
+        "requests": func.count(),
+        "cost": _total(cost),
+        "unknown": _total(case((cost.is_(None), 1), else_=0)),
+        "presumed": _total(case((records.c.outcome == Outcome.PRESUMED, cost))),
+        "baseline": _total(case((both, baseline))),
+        "compared": _total(case((both, cost))),
+        "overhead": _total(records.c.overhead_cost),
+        "input_tokens": _total(records.c.input_tokens),
+        "cached_tokens": _total(records.c.cached_tokens),
+        "output_tokens": _total(records.c.output_tokens),
+        "estimated": _total(case((records.c.estimated, 1), else_=0)),
+        "errors": _total(case((records.c.error != "", 1), else_=0)),
+    }
+
+
+OF_RECORDS = _of_records()
+OF_HOURS = {name: _total(hourly.c[name]) for name in OF_RECORDS}
+FIRST_LAST = {
+    records: {"first": func.min(records.c.at), "last": func.max(records.c.at)},
+    hourly: {"first": func.min(hourly.c.first), "last": func.max(hourly.c.last)},
+}
+
+
+def sums(table: Table) -> list[ColumnElement[Any]]:
+    """Every figure with its name, over records or over hours."""
+    figures = OF_RECORDS if table is records else OF_HOURS
+    return [figure.label(name) for name, figure in {**figures, **FIRST_LAST[table]}.items()]
