@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from gateway.money import STANDARD_TIERS
 from gateway.types import INPUT_BUCKETS, NANO, Bucket, NanoUSD, Usage
-from gateway.usage_shapes import CHAT, ENDPOINTS, GEMINI, MESSAGES, RESPONSES, Part, Path, Shape
+from gateway.usage_tables import CHAT, ENDPOINTS, GEMINI, MESSAGES, RESPONSES, Part, Path, Shape
 
 __all__ = ["CHAT", "ENDPOINTS", "GEMINI", "MESSAGES", "RESPONSES", "Part", "Shape", "read", "reported_cost"]
 
