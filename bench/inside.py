@@ -64,10 +64,10 @@ class Inside:
 
     async def ask(self, body: bytes, key: str = KEY) -> int:
         """One request; its status."""
-        status = 0
+        status, messages = 0, [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": body, "more_body": False}
+            return messages.pop() if messages else await asyncio.Future()  # a client that stays
 
         async def send(message: dict[str, Any]) -> None:
             nonlocal status

@@ -22,6 +22,7 @@ COLUMNS = (
     ("p99 ms", "half load: long", "p99", 2, True),
     ("first token ms", "first token", "first_p50", 2, True),
     ("CPU us/event", "streams: paced", "cpu_us_per_event", 1, False),
+    ("CPU us, 32 at once", "workers", "cpu_us", 0, False),
     ("MB at rest", "memory", "rest_mb", 0, False),
     ("MB for 1,000 streams", "memory", "added_mb", 0, False),
     ("ready s", "start", "ready_s", 1, False),
@@ -82,8 +83,10 @@ def _plot(path: Path, rows: list[Row]) -> None:
     figure, axes = plt.subplots(1, len(shown), figsize=(13, 3.6), constrained_layout=True)
     for axis, (heading, part, field) in zip(axes, shown, strict=True):
         floor = best(rows, part, "direct", field) or 0.0 if field == "p50" else 0.0
-        values = [max(0.0, (best(rows, part, name, field) or 0.0) - floor) for name in names]
-        bars = axis.barh(names, values, color=["#2563eb" if "tollgate" in name else "#94a3b8" for name in names])
+        known = {name: value - floor for name in names if (value := best(rows, part, name, field)) is not None}
+        values = [max(0.0, value) for value in known.values()]
+        colors = ["#2563eb" if "tollgate" in name else "#94a3b8" for name in known]
+        bars = axis.barh(list(known), values, color=colors)
         axis.bar_label(bars, fmt=lambda value: f"{value:,.0f}" if value >= 10 else f"{value:.2f}", padding=3)
         axis.set_title(heading, fontsize=10)
         axis.invert_yaxis()
