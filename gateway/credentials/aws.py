@@ -15,7 +15,6 @@ options:
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -26,19 +25,17 @@ from urllib.parse import urlsplit
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as Key
-from botocore.exceptions import BotoCoreError, HTTPClientError
+from botocore.exceptions import BotoCoreError, HTTPClientError, NoCredentialsError
 from botocore.exceptions import ConnectionError as Unconnected
 from botocore.session import Session
 
+from gateway.credentials.renewal import Renewed, Token
 from gateway.dialects.base import Call
-from gateway.errors import GatewayError, UpstreamDenied, UpstreamUnreachable
+from gateway.errors import UpstreamDenied
 from gateway.types import Provider
 
-EARLY_S = 60.0
-"""Credentials that were looked at longer ago are looked at again while they still serve."""
-LATE_S = 300.0
-"""botocore renews what has less than ten minutes to live, so what it gave this long ago may expire on its way."""
-TIMEOUT_S = 15.0
+SERVES_S = 600.0
+"""botocore renews what has less than ten minutes to live, so for so long what it gave can be used."""
 SIGNED = ("content-type",)
 """Headers of the call under the signature, beside the host and the signer's own."""
 
@@ -83,8 +80,10 @@ def region(provider: Provider) -> str:
     raise UpstreamDenied(f"Provider {provider.id} has no region to sign for.")
 
 
-class AwsCredentials:
-    """See Credentials.  One key signs all calls; one look at where it comes from runs at a time, on a thread."""
+class AwsCredentials(Renewed):
+    """See Credentials.  One key signs all calls."""
+
+    issuer = "botocore"
 
     def __init__(
         self,
@@ -93,54 +92,26 @@ class AwsCredentials:
         load: Callable[[Provider], Issued] = load,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._provider, self._load, self._now = provider, load, now
+        super().__init__(provider, now)
+        self._load = load
         self._issued: Issued = None
         self._key: Issued = None  # frozen
-        self._looked = float("-inf")  # unix seconds
-        self._look: asyncio.Task[None] | None = None
 
     async def headers(self, provider: Provider, call: Call) -> Mapping[str, str]:
         """See Credentials.headers."""
-        age_s = self._now() - self._looked
-        if age_s > EARLY_S:
-            look = self._looking()
-            if age_s > LATE_S:
-                await asyncio.shield(look)
+        await super().headers(provider, call)
         service = str(provider.options.get("service", "bedrock"))
         return signature(call, self._key, region(provider), service, self._now())
 
-    def _looking(self) -> asyncio.Task[None]:
-        if self._look is None or self._look.done():
-            self._look = asyncio.get_running_loop().create_task(self._renew())
-            self._look.add_done_callback(_heard)
-        return self._look
-
-    async def _renew(self) -> None:
-        denied = f"Provider {self._provider.id} refused the gateway's own key or account."
+    def _fetch(self) -> Token:
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                key = await asyncio.to_thread(self._fetch)
-        except (HTTPClientError, Unconnected, TimeoutError) as error:
-            raise _noted(UpstreamUnreachable(f"Provider {self._provider.id} cannot be reached."), error) from error
+            if self._issued is None:
+                self._issued = self._load(self._provider)
+            if self._issued is None:
+                raise NoCredentialsError
+            self._key = self._issued.get_frozen_credentials()
+        except (HTTPClientError, Unconnected) as error:
+            raise self.unreachable(error) from error
         except (BotoCoreError, OSError, ValueError) as error:
-            raise _noted(UpstreamDenied(denied), error) from error
-        if key is None:
-            raise _noted(UpstreamDenied(denied), LookupError("there are no credentials"))
-        self._key, self._looked = key, self._now()
-
-    def _fetch(self) -> Issued:
-        if self._issued is None:
-            self._issued = self._load(self._provider)
-        return self._issued and self._issued.get_frozen_credentials()
-
-
-def _noted(error: GatewayError, cause: BaseException) -> GatewayError:
-    """With what botocore says, for the operator's log and not for the client."""
-    error.add_note(f"botocore says: {cause or type(cause).__name__}"[:600])
-    return error
-
-
-def _heard(look: asyncio.Task[None]) -> None:
-    """A look that failed while the old key serves is no one's failure: the next call looks again."""
-    if not look.cancelled():
-        look.exception()
+            raise self.denied(error) from error
+        return Token({}, self._now() + SERVES_S)

@@ -15,8 +15,9 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ConnectTimeoutError, NoCredentialsError
 
 from gateway import plugins
-from gateway.credentials.aws import EARLY_S, LATE_S, AwsCredentials, load, region, signature
+from gateway.credentials.aws import SERVES_S, AwsCredentials, load, region, signature
 from gateway.credentials.keyring import Keyring
+from gateway.credentials.renewal import EARLY_S
 from gateway.dialects.base import Call
 from gateway.errors import UpstreamDenied, UpstreamUnreachable
 from gateway.types import Provider
@@ -129,7 +130,7 @@ class World:
 async def test_one_look_serves_many_calls() -> None:
     world = World()
     assert await asyncio.gather(*[world.key() for _ in range(5)]) == ["AK1"] * 5
-    world.time += EARLY_S
+    world.time += SERVES_S - EARLY_S
     assert await world.key() == "AK1"
     assert world.issued.looks == 1
 
@@ -137,7 +138,7 @@ async def test_one_look_serves_many_calls() -> None:
 async def test_an_older_key_serves_while_the_next_is_looked_for() -> None:
     world = World()
     await world.key()
-    world.time += EARLY_S + 1
+    world.time += SERVES_S - EARLY_S + 1
     assert await world.key() == "AK1"
     await world.settled()
     assert await world.key() == "AK2"
@@ -147,18 +148,18 @@ async def test_an_older_key_serves_while_the_next_is_looked_for() -> None:
 async def test_a_key_that_may_have_expired_is_not_used() -> None:
     world = World()
     await world.key()
-    world.time += LATE_S + 1
+    world.time += SERVES_S
     assert await world.key() == "AK2"
 
 
 async def test_a_look_that_fails_while_the_key_serves_is_no_ones_failure() -> None:
     world = World()
     await world.key()
-    world.time += EARLY_S + 1
+    world.time += SERVES_S - EARLY_S + 1
     world.issued.fault = NoCredentialsError()
     assert await world.key() == "AK1"
     assert await world.key() == "AK1"
-    world.time += LATE_S
+    world.time += SERVES_S
     with pytest.raises(UpstreamDenied):
         await world.key()
 
