@@ -1,4 +1,4 @@
-"""`tollgate`: serve | check | explain | keys | spend | evaluate | train.  Each imports what it needs when it runs."""
+"""`tollgate` and its commands.  Each imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
+from gateway.cli.breakeven import breakeven
 from gateway.cli.check import check
 from gateway.cli.explain import explain
+from gateway.cli.forecast import forecast
 from gateway.cli.keys import keys
 from gateway.cli.ledger import ledger
 from gateway.cli.routing import evaluate, train
@@ -46,6 +48,8 @@ app.add_typer(keys, name="keys")
 app.add_typer(ledger, name="ledger")
 app.command()(spend)
 app.command()(evaluate)
+app.command()(forecast)
+app.command()(breakeven)
 app.command()(train)
 
 
