@@ -17,7 +17,8 @@ from gateway.ledger.memory import MemoryLedger
 
 WHOLE = range(1750, 2150)
 """Calls of Python and C functions that one whole reply takes, the simulated provider's own included.  On Python 3.11 it
-was 1,805, and 2,034 since there are admission, cascades and habits.  Above: something on the hot path has become dearer.  Below: good, move the band."""
+was 1,805, and 2,034 since there are admission, cascades and habits.  Above: the hot path has become dearer.
+Below: good, move the band."""
 EVENT = range(90, 130)
 """The same for each further event of a stream, most of it the simulated provider's.  It was 115."""
 BLOCKS_KEPT_MAX = 5.0
