@@ -12,6 +12,10 @@ MILLION = 1_000_000
 STANDARD_TIERS = frozenset({"", "default", "standard", "auto", "on_demand"})
 REQUEST_FEE = "request"
 """A fee with this name is due once for every call, whether or not its usage says so."""
+SIZED_REQUEST = "request:"
+"""Begins the names of fees for a call that depend on how much it searches: request:low, request:high."""
+IMAGE_INPUT = "image_input"
+"""A picture that a picture is made from: due only where the price names it."""
 NO_FEES: Mapping[str, int] = {}
 BATCH = "batch"
 """The service tier of what is processed in batches."""
@@ -78,7 +82,7 @@ def bound(
     if (input_max and dearest_in is None) or (output_max and dearest_out is None):
         return None
     tokens = _up(input_max * (dearest_in or 0) + output_max * (dearest_out or 0))
-    return tokens + fees + base.fees.get(REQUEST_FEE, 0)
+    return tokens + fees + base.fees.get(_dearest_request(base), 0)
 
 
 def fees_of(pieces: Mapping[str, int], price: Price) -> Mapping[str, int] | None:
@@ -89,7 +93,9 @@ def fees_of(pieces: Mapping[str, int], price: Price) -> Mapping[str, int] | None
     """
     if not pieces or not price.fees:
         return None
-    named = {_fee_of(piece, price): count for piece, count in pieces.items()}
+    named = {
+        _fee_of(piece, price): count for piece, count in pieces.items() if piece != IMAGE_INPUT or piece in price.fees
+    }
     return None if "" in named else named
 
 
@@ -106,7 +112,7 @@ def by_piece(pieces: Mapping[str, int], price: Price) -> NanoUSD | None:
     named = fees_of(pieces, price)
     if named is None:
         return None
-    return sum(count * price.fees[fee] for fee, count in named.items()) + price.fees.get(REQUEST_FEE, 0)
+    return sum(count * price.fees[fee] for fee, count in named.items()) + price.fees.get(_dearest_request(price), 0)
 
 
 def _dearest(
@@ -148,9 +154,21 @@ def _parts(
 
 
 def _pieces(fees: Mapping[str, int], price: Price) -> Iterable[tuple[str, int]]:
-    if REQUEST_FEE in price.fees and REQUEST_FEE not in fees:
-        return ((REQUEST_FEE, 1), *fees.items())
-    return fees.items()
+    sized = [fee for fee in fees if fee.startswith(SIZED_REQUEST)]
+    owed = _dearest_request(price)
+    if not owed:  # the size of a search is of no account where calls are free
+        return [(fee, count) for fee, count in fees.items() if fee not in sized] if sized else fees.items()
+    if REQUEST_FEE in price.fees and sized:
+        return [(REQUEST_FEE if fee in sized and fee not in price.fees else fee, n) for fee, n in fees.items()]
+    if sized or REQUEST_FEE in fees:
+        return fees.items()
+    return ((owed, 1), *fees.items())
+
+
+def _dearest_request(price: Price) -> str:
+    """The fee of a call that does not say how much it searched; "": calls have none."""
+    owed = [fee for fee in price.fees if fee == REQUEST_FEE or fee.startswith(SIZED_REQUEST)]
+    return max(owed, key=price.fees.__getitem__, default="")
 
 
 def _reachable(price: Price, input_max: int) -> list[Mapping[Bucket, NanoUSD]]:

@@ -65,6 +65,7 @@ _FEES: Mapping[str, tuple[str, int]] = {
     "input_annotated_document_kpages": ("annotated_page", 1000),
     "input_audio_hours": ("audio_second", 3600),
     "input_mchars": ("character", 1_000_000),
+    "output_citation_mtok": ("citation_token", 1_000_000),
 }
 """genai-prices' keys -> the fee, and how many of it the price is for."""
 
@@ -82,14 +83,29 @@ class Listing:
 
 
 def listing(book: str, model: str, at: float, overrides: Iterable[PriceOverride] = ()) -> Listing:
-    """What is known of `model` at the vendor `book` at the moment `at`.  Never raises: an unknown model is unknown."""
-    found = _lookup(book, model)
-    listed = _listing(found, at) if found else Listing()
+    """What is known of `model` at the vendor `book` at the moment `at`.  Never raises: an unknown model is unknown.
+
+    `book` may name several, with commas between them: the first that knows the model holds.
+    """
+    named = [_page(name.strip(), model) for name in book.split(",")]
+    held = next((page for page in named if page[2]), named[0])
+    listed = _listing(held[2], at) if held[2] else Listing()
+    places = {(book, name.lower()) for book, name, _ in (held, named[0])}
     for override in overrides:
-        if fnmatchcase(book, override.provider) and fnmatchcase(model.lower(), override.model.lower()):
-            source = f"{override.source} ({override.date})"
-            listed = replace(listed, price=changed(listed.price, override.price, source))
+        if any(
+            fnmatchcase(book, override.provider) and fnmatchcase(name, override.model.lower()) for book, name in places
+        ):
+            listed = _corrected(listed, override, at)
     return listed
+
+
+def _corrected(listed: Listing, override: PriceOverride, at: float) -> Listing:
+    turns = [moment for moment in (override.since, override.until) if moment is not None and at < moment]
+    if turns:
+        listed = replace(listed, changes_at=min(turns if listed.changes_at is None else [*turns, listed.changes_at]))
+    if (override.since or at) > at or (override.until is not None and override.until <= at):
+        return listed
+    return replace(listed, price=changed(listed.price, override.price, f"{override.source} ({override.date})"))
 
 
 def own(listed: Price, shape: PriceShape | None) -> Price:
@@ -132,7 +148,7 @@ def changed(price: Price, shape: PriceShape, source: str) -> Price:
     if shape.unknown:
         return UNKNOWN_PRICE
     rates = {**price.rates, **_rates(shape, price.rates)}
-    fees = {**price.fees, **{name: _nano(fee) for name, fee in shape.fees.items()}}
+    fees = _fees(price.fees, shape)
     result = Price(
         rates=rates,
         fees=fees,
@@ -186,10 +202,20 @@ def _books() -> Mapping[str, PriceBook]:
     return {provider.id: provider for provider in providers}
 
 
-def _lookup(book: str, model: str) -> ModelInfo | None:
-    """`{vendor}` in the name of a book is the model's part before '/', `{suffix}` the part after its last ':'."""
+def _fees(listed: Mapping[str, NanoUSD], shape: PriceShape) -> dict[str, NanoUSD]:
+    """The stated fees over the listed ones; one that is told apart (`request:low`) replaces the flat one."""
+    told_apart = {kind for name in shape.fees if (kind := name.partition(":")[0]) != name}
+    kept = {name: fee for name, fee in listed.items() if name not in told_apart}
+    return {**kept, **{name: _nano(fee) for name, fee in shape.fees.items()}}
+
+
+def _page(book: str, model: str) -> tuple[str, str, ModelInfo | None]:
+    """The book and the model by the names that the list has for them, and what it says there.
+
+    `{vendor}` in the name of a book is the model's part before '/', `{suffix}` the part after its last ':'.
+    """
     if not book:
-        return None
+        return "", model, None
     if model.startswith("arn:"):  # of a model or an inference profile at Amazon
         model = model.rpartition("/")[2]
     if "{vendor}" in book:
@@ -199,7 +225,7 @@ def _lookup(book: str, model: str) -> ModelInfo | None:
         model, _, suffix = model.rpartition(":")
         book = book.replace("{suffix}", suffix)
     found = _books().get(book)
-    return found.find_model(model, all_providers=list(_books().values())) if found else None
+    return book, model, found.find_model(model, all_providers=list(_books().values())) if found else None
 
 
 def _listing(model: ModelInfo, at: float) -> Listing:
@@ -322,9 +348,9 @@ def _window(shape: WindowShape, base: Mapping[Bucket, NanoUSD]) -> PriceWindow:
 
 
 def _variant(shape: VariantShape, standard: Price) -> Price:
-    """A share of every standard rate, or stated rates over the standard ones; tiers only as stated, or their share."""
+    """A share of every standard rate, not of fees, or stated rates over the standard ones; tiers as stated, or so."""
     if shape.multiplier:
-        standard = scaled(standard, Decimal(str(shape.multiplier)))
+        standard = replace(scaled(standard, Decimal(str(shape.multiplier))), fees=standard.fees)
     else:
         standard = replace(standard, tiers=(), windows=())
     rates = {**standard.rates, **_rates(shape, standard.rates)}

@@ -57,6 +57,7 @@ class ServerTimeouts(Shape):
 
     keep_alive_s: Positive = 75.0
     body_s: Positive = 60.0  # to receive a request
+    announce_s: Annotated[float, Field(ge=0)] = 1.0  # for load balancers to see on /readyz that it is stopping
     drain_s: Positive = 30.0  # for requests in flight when stopping
 
 
@@ -322,6 +323,8 @@ class PriceOverride(Shape):
     price: Annotated[PriceShape, BeforeValidator(_unknown_price)]
     source: str
     date: date
+    since: Moment | None = None  # it holds from then on
+    until: Moment | None = None  # and no longer
 
 
 class ModelFacts(Shape):

@@ -15,7 +15,7 @@ from decimal import ROUND_CEILING, Decimal
 from itertools import combinations
 from typing import Any, TypeAlias
 
-from gateway.money import STANDARD_TIERS
+from gateway.money import SIZED_REQUEST, STANDARD_TIERS
 from gateway.types import INPUT_BUCKETS, NANO, Bucket, NanoUSD, Usage
 from gateway.usage_tables import CHAT, ENDPOINTS, GEMINI, MESSAGES, RESPONSES, Part, Path, Shape
 
@@ -26,6 +26,8 @@ Block: TypeAlias = Mapping[str, Any]
 TOKENS_MAX = 1 << 40
 """No call uses more, in tokens or dollars; a larger figure is nonsense."""
 
+GEO = "geo:"  # begins the price variant of a call that had to be served in one place: geo:us; fast,geo:us
+_ANYWHERE = frozenset({"", "global", "not_available"})
 _NO_RULES: Mapping[str, str] = {}
 _MODALITIES = ("UNSPECIFIED", "TEXT", "IMAGE", "VIDEO", "AUDIO", "DOCUMENT")
 """Google's, by the number that may stand for each."""
@@ -37,14 +39,14 @@ _COSTS: tuple[tuple[Path, Decimal], ...] = (
     (("estimated_cost",), Decimal(1)),  # DeepInfra
 )
 _FINEST = Decimal("1e-12")
-"""Dollars.  What providers send below it is the noise of their floats."""
+"""Dollars.  What is below it is the noise of floats."""
 
 
 def read(shape: Shape, block: object, rules: Mapping[str, str] = _NO_RULES, tier: object = "") -> Usage | None:
     """The usage that `block` reports; None where it holds no count at all, which is not the same as zero.
 
-    `rules` are a provider's own, by the names in `Part.rule`: `{cached: excluded, reasoning: included}`.  `tier` is the
-    service tier the reply states outside the block.
+    `rules` are a provider's own, by the names in `Part.rule` (`cached: excluded`) or of a tier (`tier:provisioned:
+    standard`).  `tier` is the service tier the reply states outside the block.
     """
     if not isinstance(block, Mapping):
         return None
@@ -53,12 +55,14 @@ def read(shape: Shape, block: object, rules: Mapping[str, str] = _NO_RULES, tier
     flags: list[str] = []
     tokens = _tokens(shape, block, rules, flags)
     fees = {fee: n for fee, path in shape.fees if (n := _count(block, (path,), flags))}
+    if isinstance(size := block.get("search_context_size"), str):
+        fees[f"{SIZED_REQUEST}{size[:20]}"] = 1
     if shape.iterations:
         _add_iterations(shape, block, tokens, fees, flags)
     return Usage(
         tokens=tokens,
         fees=fees,
-        service_tier=_tier(block, tier),
+        service_tier=_tier(block, tier, rules),
         reported_cost=_reported_cost(block, tokens, flags),
         flags=tuple(flags),
         reported=block,
@@ -170,12 +174,13 @@ def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _tier(block: Block, outside: object) -> str:
-    """The tier that is billed; "" for the standard one."""
-    if block.get("speed") == "fast":  # Anthropic's fast mode has prices of its own
-        return "fast"
-    stated = block.get("service_tier") or outside
-    return stated if isinstance(stated, str) and stated not in STANDARD_TIERS else ""
+def _tier(block: Block, outside: object, rules: Mapping[str, str]) -> str:
+    """The tier that is billed, where it was served included where that costs more; "" for the standard one."""
+    stated = "fast" if block.get("speed") == "fast" else block.get("service_tier") or outside
+    tier = rules.get(f"tier:{stated}", stated) if isinstance(stated, str) else ""
+    geo = block.get("inference_geo")
+    place = f"{GEO}{geo}" if isinstance(geo, str) and geo not in _ANYWHERE else ""
+    return ",".join(part for part in (tier, place) if part not in STANDARD_TIERS)
 
 
 def _reported_cost(block: Block, tokens: Mapping[Bucket, int], flags: list[str]) -> NanoUSD | None:
@@ -224,7 +229,7 @@ def _count(block: Block, paths: Iterable[Path], flags: list[str]) -> int:
 def _at(block: Block, path: Path) -> object:
     value: object = block.get(path[0])
     for name in path[1:] if value is not None else ():
-        if isinstance(value, dict):  # what JSON becomes; to ask for any Mapping takes ten times as long
+        if isinstance(value, dict):  # to ask for any Mapping takes ten times as long
             value = value.get(name)
         elif isinstance(value, list):
             value = _of_modality(value, name)

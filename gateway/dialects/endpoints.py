@@ -23,7 +23,7 @@ from gateway.dialects.base import Bill, Call, Decoder
 from gateway.dialects.relay import StreamRelay, WholeRelay
 from gateway.errors import GatewayError
 from gateway.plan import Step
-from gateway.tokens.endpoints import image_fee, seconds_expected
+from gateway.tokens.endpoints import image_pieces, seconds_expected
 from gateway.types import Bucket, Format, Provider, Request, Tenant, Usage
 
 SPEECH_TOKENS_CHARACTER = 1.4
@@ -76,7 +76,7 @@ def _search_units(_asked: Mapping[str, Any], step: Step, reply: _Reply) -> Piece
 
 def _images(asked: Mapping[str, Any], _step: Step, reply: _Reply) -> Pieces:
     try:
-        return Pieces({image_fee(asked): len(_ITEMS.decode(reply.data))})
+        return Pieces(image_pieces(asked, len(_ITEMS.decode(reply.data))))
     except ValueError:
         return _NO_PIECES  # an event of a stream
 

@@ -2,7 +2,7 @@
 
 Chat, legacy completions and the endpoints of `endpoints` are taken by all, Responses by those who say so
 (`options: {paths: {responses: /responses}}`).  A request of another format is translated into chat; into Responses
-where the model, or the provider, has no chat.
+where the model, or the provider, has no chat (`chat_serves_all: true`: its chat has every model).
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ class OpenAI:
             return self._completions
         if paths.speaks_responses(deployment.provider) and (
             format_ is Format.RESPONSES
-            or gpt.needs_responses(deployment.upstream_model)
+            or (
+                gpt.needs_responses(deployment.upstream_model)
+                and not deployment.provider.options.get("chat_serves_all")
+            )
             or paths.path(deployment.provider, Format.CHAT) is None
         ):
             return self._responses

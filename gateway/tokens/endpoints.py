@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from math import ceil
 from typing import Final
 
+from gateway.money import IMAGE_INPUT
 from gateway.tokens.parts import Body, Facts, Json, Misfit, optional
 from gateway.types import Format
 
@@ -103,13 +104,20 @@ def read_images(body: Body, facts: Facts) -> None:
     drawn = ceil(_pixels(optional(body, "size", str) or "") * IMAGE_TOKENS_PIXEL * share)
     partial = _count(body, "partial_images", 10) or 0
     facts.output_requested = drawn + partial * PARTIAL_IMAGE_TOKENS + IMAGE_TEXT_TOKENS
-    facts.pieces = {image_fee(body): facts.choices}
+    facts.pieces = image_pieces(body, facts.choices)
 
 
-def image_fee(body: Body) -> str:
+def image_pieces(body: Body, made: int) -> dict[str, int]:
+    """So many pictures, and those that they are made from."""
+    given = body.get("images")
+    count = len(given) if type(given) is list else 1 if body.get("image") else 0
+    return {_image_fee(body): made, IMAGE_INPUT: count} if count else {_image_fee(body): made}
+
+
+def _image_fee(body: Body) -> str:
     """The piece that a picture of this quality and size is: image, image:hd, image:1024x1792, image:hd:1024x1792 ..."""
-    quality, size = body.get("quality"), body.get("size")
-    parts = [part for part in (quality, size) if isinstance(part, str) and part not in ("auto", "standard")]
+    asked = (body.get("quality"), body.get("size"), body.get("resolution"))
+    parts = [part for part in asked if isinstance(part, str) and part not in ("auto", "standard")]
     return ":".join(("image", *parts))
 
 

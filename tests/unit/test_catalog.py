@@ -197,14 +197,16 @@ def test_fees_are_per_piece() -> None:
     price = one("anthropic", "claude-opus-4-7").price
     cost = money.cost(Usage({Bucket.INPUT: 1000}, {"web_search": 3}), price, FRIDAY)
     assert cost.total == nano("0.005") + 3 * nano("0.01")
-    assert one("perplexity", "sonar").price.fees == {"request": nano("0.005")}
+    sonar = one("perplexity", "sonar").price
+    searched = money.cost(Usage({Bucket.INPUT: 1000}, {"request:high": 1}), sonar, FRIDAY)
+    assert searched.total == nano("0.001") + nano("0.012")
 
 
 @pytest.mark.parametrize(
     ("provider", "model", "input_price"),
     [
         ("vercel", "openai/gpt-5", "1.25"),
-        ("vercel", "xai/grok-3", "3.00"),
+        ("vercel", "xai/grok-4.5", "2.00"),
         ("elsewhere", "gpt-4o", "2.50"),
         ("nowhere", "gpt-4o", None),
         ("sim", "gpt-4o", None),
