@@ -13,6 +13,7 @@ from gateway.cli.explain import explain
 from gateway.cli.forecast import forecast
 from gateway.cli.keys import keys
 from gateway.cli.ledger import ledger
+from gateway.cli.replay import replay
 from gateway.cli.routing import evaluate, train
 from gateway.cli.serve import serve
 from gateway.cli.spend import spend
@@ -47,10 +48,11 @@ app.command()(explain)
 app.add_typer(keys, name="keys")
 app.add_typer(ledger, name="ledger")
 app.command()(spend)
-app.command()(evaluate)
 app.command()(forecast)
 app.command()(breakeven)
+app.command()(evaluate)
 app.command()(train)
+app.command()(replay)
 
 
 def main() -> None:
