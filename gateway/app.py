@@ -22,7 +22,7 @@ from gateway.api.front import Endpoint, Front
 from gateway.api.health import Health as Probes
 from gateway.api.models import Models
 from gateway.api.once import Once
-from gateway.api.reply import ASGISend, Receive
+from gateway.api.reply import ASGISend, Message, Receive
 from gateway.api.responses import StoredResponses
 from gateway.credentials.keyring import Keyring
 from gateway.errors import LedgerUnavailable
@@ -89,7 +89,7 @@ class Gateway:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: ASGISend) -> None:
         """ASGI: HTTP to the front, the server's life cycle to `start` and `stop`."""
         if scope["type"] == "http" and self._front is not None:
-            return await self._front(scope, receive, send)
+            return await self._front(scope, receive, _last(send) if self.probes.draining else send)
         if scope["type"] == "lifespan":
             return await self._lifespan(receive, send)
         return None
@@ -150,6 +150,11 @@ class Gateway:
         self.parts.counter.close()
         await self.parts.ledger.close()
         self.store.close()
+
+    def drain(self) -> None:
+        """Says that it will stop: /readyz is off, and clients are asked to come on another connection."""
+        if self._front is not None:
+            self.probes.draining = True
 
     def reload(self) -> bool:
         """Takes new settings over, all or nothing.  False: they have an error, it was reported, and nothing changed."""
@@ -284,6 +289,17 @@ class Gateway:
 
 def _forgets(ledger: Ledger) -> bool:
     return isinstance(ledger, RedisLedger) and ledger.guarded
+
+
+def _last(send: ASGISend) -> ASGISend:
+    """The same, telling the client that its connection ends with this reply."""
+
+    async def closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return closing
 
 
 def _spare_the_collector() -> None:
