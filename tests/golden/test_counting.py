@@ -30,6 +30,8 @@ from gateway.types import Deployment, Estimate, Format, Key, Provider, Request
 
 pytestmark = pytest.mark.corpus
 
+CONVERSATIONS = (Format.CHAT, Format.MESSAGES)
+"""Whose rules the figures here are about."""
 DATA = Path(os.environ.get("TOLLGATE_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
 CORPUS = DATA / "wire_dev.jsonl.gz"
 KEY = Key("k", "t", "test", b"")
@@ -100,7 +102,7 @@ def exchanges():
     found = {}
     with gzip.open(CORPUS) as lines:
         for row in map(orjson.loads, lines):
-            if row["kind"] not in list(Format) or not 200 <= (row["response_status"] or 0) < 300:
+            if row["kind"] not in CONVERSATIONS or not 200 <= (row["response_status"] or 0) < 300:
                 continue
             if not isinstance(row["request_body"], dict) or (reported := reported_input(row)) <= 0:
                 continue
