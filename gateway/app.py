@@ -27,6 +27,7 @@ from gateway.api.responses import StoredResponses
 from gateway.credentials.keyring import Keyring
 from gateway.errors import LedgerUnavailable
 from gateway.health import Health
+from gateway.hearsay import Hearsay
 from gateway.ledger.base import Ledger, Line
 from gateway.ledger.open import open_ledger
 from gateway.ledger.redis import RedisLedger
@@ -133,6 +134,8 @@ class Gateway:
             limits=self._limits,
         )
         self._spawn(watchman.watch())
+        if found.redis is not None:
+            self._spawn(Hearsay(found.redis, self.parts.health, asyncio.get_running_loop().time).run())
         self._on_hangup(self.reload)
 
     async def stop(self) -> None:
