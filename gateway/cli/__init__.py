@@ -14,6 +14,7 @@ from gateway.cli.forecast import forecast
 from gateway.cli.keys import keys
 from gateway.cli.ledger import ledger
 from gateway.cli.replay import replay
+from gateway.cli.report import report
 from gateway.cli.routing import evaluate, train
 from gateway.cli.serve import serve
 from gateway.cli.spend import spend
@@ -48,6 +49,7 @@ app.command()(explain)
 app.add_typer(keys, name="keys")
 app.add_typer(ledger, name="ledger")
 app.command()(spend)
+app.command()(report)
 app.command()(forecast)
 app.command()(breakeven)
 app.command()(evaluate)
