@@ -216,8 +216,12 @@ class Exchange:
         return self._used(self.step.deployment, Spent(cost, 0 if counted else 1, tokens))
 
     def bill(self, usage: Usage) -> Cost:
-        """Prices usage on the deployment in use, at the hour of the request."""
-        return self._priced(usage, self.step.deployment)
+        """Prices usage on the deployment in use, at the hour of the request; as its provider does where that holds."""
+        deployment = self.step.deployment
+        calculated = self._priced(usage, deployment)
+        if usage.reported_cost is None or not deployment.as_reported:
+            return calculated
+        return money.charged(calculated, usage.reported_cost)
 
     def _priced(self, usage: Usage, deployment: Deployment) -> Cost:
         """Headers, metrics and the record ask for the same costs."""
@@ -253,7 +257,7 @@ class Exchange:
         tokens = dict(seen.tokens)
         rest = sum(n for bucket, n in tokens.items() if bucket in OUTPUT_BUCKETS and bucket is not Bucket.OUTPUT)
         tokens[Bucket.OUTPUT] = max(tokens.get(Bucket.OUTPUT, 0), generated - rest)
-        return replace(seen, tokens=tokens, exact=False)
+        return replace(seen, tokens=tokens, exact=False, reported_cost=None)  # what it said was not its last word
 
     def _guess(self, now: float) -> Usage:
         """An answer nobody read: a whole reply grew at the deployment's speed until then, a stream had not begun."""
@@ -280,6 +284,8 @@ class Exchange:
         baseline = self.plan.baseline
         if baseline is None:
             return None
+        if baseline.deployment is self.step.deployment:
+            return self.bill(usage).total
         return self._priced(usage, baseline.deployment).total
 
     def close(self, usage: Usage | None, now: float) -> tuple[Spent, Record]:
@@ -306,6 +312,8 @@ class Exchange:
             cost=owed if known else None,
             components=_with_waste(cost, self.wasted, self.trials),
             reported_cost=used.reported_cost,
+            calculated_cost=self._priced(used, self.step.deployment).total if usage else None,
+            service_tier=used.service_tier,
             baseline_cost=self.baseline_cost(used) if usage else None,
             overhead_cost=overhead,
             status=self.status,

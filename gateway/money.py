@@ -49,6 +49,20 @@ def cost(usage: Usage, price: Price, at: float) -> Cost:
     return Cost(None, {}, tuple(unknown)) if unknown else _rounded(parts)
 
 
+def charged(calculated: Cost, reported: NanoUSD) -> Cost:
+    """What the provider says that it charged, in the proportions that we calculated, or whole where we have none."""
+    if calculated.total == reported:
+        return calculated
+    if not calculated.total:
+        return Cost(reported, {"reported": reported})
+    parts = [(name, amount * reported * MILLION // calculated.total) for name, amount in calculated.components.items()]
+    found = _rounded(parts)
+    components = dict(found.components)
+    name = max(components, key=components.__getitem__)
+    components[name] += reported - (found.total or 0)
+    return Cost(reported, components)
+
+
 def total(tokens: Mapping[Bucket, int], price: Price, at: float, service_tier: str = "") -> NanoUSD | None:
     """The total that `cost` finds for a call that used these tokens; None: unknown."""
     parts, unknown = _parts(tokens, NO_FEES, service_tier, price, at)

@@ -14,6 +14,7 @@ from gateway.schema import DeploymentShape, File, PresetShape, PriceShape, Provi
 from gateway.tenants import permits
 from gateway.types import OUTPUT_BUCKETS, Bucket, Capability, Deployment, Key, Limit, Provider, Route, Tenant, Timeouts
 
+REPORTED, CALCULATED = "reported", "calculated"
 WITHOUT_URL = frozenset({"simulated"})
 """Dialects whose provider is inside this process."""
 
@@ -85,6 +86,8 @@ class Places:
         if not base_url and dialect not in WITHOUT_URL:
             self.document.problem(place, "needs a base_url such as https://api.example.com/v1")
         options = {**(preset.options if preset else {}), **shape.options}
+        if options.get("cost", CALCULATED) not in (REPORTED, CALCULATED):
+            self.document.problem((*place, "options", "cost"), f"must be {REPORTED} or {CALCULATED}")
         if "credentials" in options and (wrong := plugins.credentials_problem(str(options["credentials"]))):
             self.document.problem((*place, "options", "credentials"), str(wrong))
         self._books[id_] = shape.prices if shape.prices is not None else preset.prices if preset else None
@@ -147,6 +150,7 @@ class Places:
             tier=shape.tier,
             timeouts=Timeouts(**shape.timeouts.model_dump()) if shape.timeouts else None,
             concurrency_max=shape.concurrency_max,
+            as_reported=provider.options.get("cost") == REPORTED and shape.price is None,
         )
 
     def _listing(self, shape: DeploymentShape, provider: Provider) -> rates.Listing:

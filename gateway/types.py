@@ -202,6 +202,7 @@ class Deployment:
     tier: str = ""  # frontier, say: only for tenants that were granted it; "": for all
     timeouts: Timeouts | None = None  # in place of its provider's
     concurrency_max: int | None = None  # calls at once of one worker; None: its provider's connections
+    as_reported: bool = False  # the cost that its provider reports is the one that is settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +382,9 @@ class Record:
     estimated: bool = False  # tokens are our own count
     cost: NanoUSD | None = None  # None: unknown
     components: Mapping[str, NanoUSD] = field(default_factory=dict)
-    reported_cost: NanoUSD | None = None
+    reported_cost: NanoUSD | None = None  # the provider's own figure
+    calculated_cost: NanoUSD | None = None  # usage times price, whichever of both is settled
+    service_tier: str = ""  # as billed
     baseline_cost: NanoUSD | None = None
     overhead_cost: NanoUSD = 0  # judges and answers thrown away; within `cost`
     reserved: NanoUSD = 0

@@ -19,7 +19,7 @@ from gateway.sql.records import Cursor, Filter
 from gateway.sql.schema import records as table
 from gateway.sql.tenants import Store
 
-MONEY = ("cost", "reported_cost", "baseline_cost", "overhead_cost", "reserved")
+MONEY = ("cost", "reported_cost", "calculated_cost", "rerated_cost", "baseline_cost", "overhead_cost", "reserved")
 COLUMNS = tuple(str(column.name) for column in table.c if column.name != "hour")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 

@@ -46,6 +46,7 @@ def row(record: Record) -> Row:
     found: Row = {name: getattr(record, name) for name in _FIELDS}
     tokens = record.tokens
     found["hour"] = int(record.at // 3600)
+    found["rerated_cost"] = None
     found["input_tokens"] = _sum(tokens, INPUT_BUCKETS)
     found["cached_tokens"] = _sum(tokens, _CACHED)
     found["output_tokens"] = _sum(tokens, OUTPUT_BUCKETS)

@@ -67,6 +67,9 @@ records = Table(
     Column("cost", BigInteger),  # NULL: unknown, which is not zero
     _json("components"),
     Column("reported_cost", BigInteger),
+    Column("calculated_cost", BigInteger),
+    Column("rerated_cost", BigInteger),  # at prices corrected since; see `tollgate prices rerate`
+    _text("service_tier"),
     Column("baseline_cost", BigInteger),
     _count("overhead_cost"),
     _count("reserved"),

@@ -209,8 +209,10 @@ def test_records_from_before_the_sums_are_all_in_the_reports(tmp_path: Path) -> 
     made = engine(url, 1)
     with made.connect().execution_options(write=True) as own, own.begin():
         put(own, some(20))
-        for table in ("hourly", "stale_hours"):
-            own.execute(text(f"DROP TABLE {table}"))
+        for table in ("hourly", "stale_hours", "outcomes"):
+            own.execute(text(f"DROP TABLE IF EXISTS {table}"))
+        for later in ("calculated_cost", "rerated_cost", "service_tier"):
+            own.execute(text(f"ALTER TABLE records DROP COLUMN {later}"))
         own.execute(text("UPDATE alembic_version SET version_num = '0002'"))
     upgrade(url)
     with made.connect() as own:
