@@ -211,3 +211,16 @@ alerts = Table(
     _json("facts"),
     Index("alerts_at", "at"),
 )
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("kind", Text, primary_key=True),  # request or task
+    Column("subject", Text, primary_key=True),  # its id
+    Column("source", Text, primary_key=True),  # who says so
+    Column("at", Double, nullable=False),
+    Column("success", Boolean),  # NULL: not said
+    Column("score", Double),
+    Column("resolved", Boolean),
+    Index("outcomes_at", "at"),
+)
