@@ -55,7 +55,8 @@ class Habits:
 
     def typical(self, effort: str) -> Talk:
         """What to expect of a deployment that has not answered yet: as many words as others, and no thoughts."""
-        return self.talks("").get(("", effort), UNKNOWN)
+        known = [talk.visible for talks in self._talks.values() if (talk := talks.get(("", effort))) is not None]
+        return Talk(sum(known) / len(known)) if known else UNKNOWN
 
     def cached(self, request: Request, now: float) -> dict[str, int]:
         """Tokens of the request that each deployment has likely cached; those that have none are not named."""
@@ -69,7 +70,7 @@ class Habits:
     def learn(self, request: Request, deployment: Deployment, usage: Usage, effort: str | None, task: str) -> None:
         """A complete answer with the provider's own usage."""
         self._learn_talk(request, deployment.id, usage, effort, task)
-        if usage.input_tokens >= CACHED_MIN and Bucket.CACHE_READ in deployment.price.rates:
+        if Bucket.CACHE_READ in deployment.price.rates and usage.input_tokens >= CACHED_MIN:
             self._learn_cache(request, deployment, usage)
 
     def _learn_talk(self, request: Request, deployment: str, usage: Usage, effort: str | None, task: str) -> None:
@@ -81,7 +82,6 @@ class Habits:
         _note(talks, ("", word), talk)
         if task:
             _note(talks, (task, word), talk)
-        _note(self.talks(""), ("", word), Talk(visible))
 
     def _learn_cache(self, request: Request, deployment: Deployment, usage: Usage) -> None:
         now, id_ = request.received, deployment.id

@@ -17,10 +17,10 @@ from gateway.errors import (
     PriceUnknown,
     UnsupportedField,
 )
-from gateway.habits import CACHED_MIN, Habits
+from gateway.habits import CACHED_MIN
 from gateway.health import Health
 from gateway.money import dollars
-from gateway.plan import Context, Dropped, Mode, Plan, Policy, Step, Talk, asked_effort, cost_key, within
+from gateway.plan import Context, Dropped, Mode, Plan, Policy, Step, asked_effort, cost_key, within
 from gateway.tenants import permits, permits_endpoint
 from gateway.tokens import Content, Counter
 from gateway.types import Deployment, Limit, NanoUSD, Request, Route, Tenant
@@ -49,19 +49,16 @@ class Asks:
     service_tier: str
     audio: bool
     effort: str  # "": none is named
-    typical: Talk  # an answer of a deployment that has not answered yet
     cached: Mapping[str, int]  # input tokens, by deployment
 
     @classmethod
-    def of(cls, request: Request, content: Content, habits: Habits, cached: Mapping[str, int]) -> Asks:
+    def of(cls, request: Request, content: Content, cached: Mapping[str, int]) -> Asks:
         """Read once, not for each candidate."""
-        effort = asked_effort(request.body) or ""
         return cls(
             cache_writes=CACHE_CONTROL in request.raw,
             service_tier=_text(request.body.get("service_tier")),
             audio=bool(content.audio) or _speaks(request.body.get("modalities")),
-            effort=effort,
-            typical=habits.typical(effort),
+            effort=asked_effort(request.body) or "",
             cached=cached,
         )
 
@@ -98,7 +95,7 @@ class Planner:
         CostAboveMaximum, naming each candidate's reason.
         """
         route, candidates = self.permitted(request, tenant)
-        asks = Asks.of(request, content, self.health.habits, self._cached(request, content))
+        asks = Asks.of(request, content, self._cached(request, content))
         steps = [self._step(asks, content, deployment, now) for deployment in candidates]
         refused: dict[str, Refused] = {}
         steps = _kept(steps, refused, lambda step: _unfit(step, content) or _ungranted(step, tenant))
@@ -147,7 +144,7 @@ class Planner:
         if cap is None:
             cap = _room(deployment, estimate.expected)
         talks = self.health.habits.talks(deployment.id)
-        talk = talks.get(("", asks.effort), asks.typical)
+        talk = talks.get(("", asks.effort)) or self.health.habits.typical(asks.effort)
         visible, reasoning = within(cap, round(talk.visible), round(talk.reasoning))
         return Step(
             deployment,
