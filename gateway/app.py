@@ -221,7 +221,8 @@ class Gateway:
         }
         admin = admin_app(self.store, self.parts.ledger, self.sites, found.admin_key)
         kept = StoredResponses(self.sites)
-        return Front(endpoints, {"/v1/models/": models, "/v1/responses/": kept, "/admin/": admin})
+        asked = {"/admin/": admin, "/v1/organization/": admin}
+        return Front(endpoints, {"/v1/models/": models, "/v1/responses/": kept, **asked})
 
     async def _read_stored(self) -> bool:
         """Tenants and keys made through the admin API, if they changed.  A database that is away changes nothing."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
+from sqlalchemy import Connection
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from gateway.api.admin_export import cursor_text, page_after, record_shown, stream
@@ -17,7 +18,7 @@ from gateway.health import Condition
 from gateway.schema import Shape
 from gateway.sql import records
 from gateway.sql.records import FILTERS, Filter
-from gateway.sql.spend import GROUPS_MAX, Sum, spend
+from gateway.sql.spend import GROUPS_MAX, Sum, at_one_moment, spend
 from gateway.types import Deployment, Price
 
 router = APIRouter(prefix="/admin/v1")
@@ -138,10 +139,12 @@ async def audit(at: At, limit: Annotated[int, Query(ge=1, le=1000)] = 100, after
 
 
 async def _sums(at: Desk, wanted: Filter, by: tuple[str, ...], count: int) -> tuple[list[Sum], Sum | None]:
+    def both(connection: Connection) -> tuple[list[Sum], list[Sum]]:
+        at_one_moment(connection)
+        return spend(connection, wanted, by, count), spend(connection, wanted, ())
+
     try:
-        groups = await at.store.database.run(
-            lambda connection: (spend(connection, wanted, by, count), spend(connection, wanted, ())), timeout_s=REPORT_S
-        )
+        groups = await at.store.database.run(both, timeout_s=REPORT_S)
     except ValueError as error:
         raise InvalidRequest(f"`by`: {error}.", param="by") from None
     return groups[0], next(iter(groups[1]), None)
