@@ -38,6 +38,9 @@ UNSEEN_ERROR = 0.5
 SURE = 1.96  # standard errors: 95 %
 
 Row = Mapping[str, Any]
+Turnouts = Mapping[tuple[str, str], tuple[float, float]]
+"""By route and deployment: the mean of outcomes, 0 to 1, and its error, +- at 95 %."""
+NO_OUTCOMES: Turnouts = {}
 
 
 @dataclass(slots=True)
@@ -79,23 +82,29 @@ class Replay:
     moved: int = 0  # requests that would go elsewhere
     deployments: dict[str, int] = field(default_factory=dict)
     unseen: set[str] = field(default_factory=set)  # deployments whose answers are too few to know their length
-    quality_was: float = 0.0  # sums of the candidates' rated `quality`
+    quality_was: float = 0.0  # sums of what outcomes say of the deployments, else of their rated `quality`
     quality: float = 0.0
+    quality_error: float = 0.0  # +- of the second sum, 95 %: from the outcomes there are; a rating has none
     rated: int = 0  # requests for which both are known
+    measured: int = 0  # of them, those that outcomes tell of
+    tested: dict[tuple[str, str], int] = field(default_factory=dict)  # the same, by route and deployment
 
     def skip(self, why: str) -> None:
         """A record that says nothing here."""
         self.skipped[why] = self.skipped.get(why, 0) + 1
 
 
-def replay(rows: Iterable[Row], catalog: Catalog) -> Replay:
-    """The records under the settings of `catalog`."""
+def replay(rows: Iterable[Row], catalog: Catalog, turnouts: Turnouts = NO_OUTCOMES) -> Replay:
+    """The records under the settings of `catalog`; `turnouts` is what is known of how good deployments are."""
     kept = list(rows)
     lengths = _lengths(kept)
     found = Replay()
     spread: dict[tuple[str, str], float] = {}  # output cost by route and deployment that a wrong length would scale
     for row in kept:
-        _add(found, row, catalog, lengths, spread)
+        chosen = _add(found, row, catalog, lengths, spread)
+        if chosen is not None:
+            _rate(found, row, chosen, catalog, turnouts)
+    found.quality_error = sqrt(sum((count * turnouts[key][1]) ** 2 for key, count in found.tested.items()))
     for key, cost in spread.items():
         known = lengths.get(key, Lengths())
         found.error += (SURE * known.error * cost) ** 2
@@ -119,15 +128,18 @@ def _add(
     catalog: Catalog,
     lengths: Mapping[tuple[str, str], Lengths],
     spread: dict[tuple[str, str], float],
-) -> None:
+) -> Deployment | None:
     if row["outcome"] != Outcome.OK or row["cost"] is None:
-        return found.skip("failed or of unknown cost")
+        found.skip("failed or of unknown cost")
+        return None
     try:
         plan = _plan(row, catalog, lengths)
     except UnknownModel:
-        return found.skip("asks for a model these settings do not have")
+        found.skip("asks for a model these settings do not have")
+        return None
     if not plan.steps:
-        return found.skip("fits no candidate of these settings")
+        found.skip("fits no candidate of these settings")
+        return None
     last = plan.steps[-1] if plan.mode is Mode.CASCADE else plan.steps[0]
     least, most, chosen = plan.steps[0].expected_cost, plan.steps[0].expected_cost, plan.steps[0]
     if plan.mode is Mode.CASCADE:
@@ -137,7 +149,8 @@ def _add(
     if chosen.deployment.id == row["deployment"] and plan.mode is not Mode.CASCADE:
         least = most = money.cost(_usage(row, row["tokens"]), chosen.deployment.price, row["at"]).total
     if least is None or most is None:
-        return found.skip("would have an unknown cost")
+        found.skip("would have an unknown cost")
+        return None
     found.requests += 1
     found.was += row["cost"]
     found.least, found.most = found.least + least, found.most + most
@@ -148,8 +161,7 @@ def _add(
         if step.deployment.id != row["deployment"]:
             key = (row["route"], step.deployment.id)
             spread[key] = spread.get(key, 0.0) + _output_cost(step)
-    _rate(found, row, chosen, catalog)
-    return None
+    return chosen.deployment
 
 
 def _between(plan: Plan, row: Row, least: NanoUSD, most: NanoUSD) -> NanoUSD:
@@ -161,12 +173,21 @@ def _between(plan: Plan, row: Row, least: NanoUSD, most: NanoUSD) -> NanoUSD:
     return least if "cascade: good enough" in row["reasons"] else (least + most) // 2
 
 
-def _rate(found: Replay, row: Row, chosen: Step, catalog: Catalog) -> None:
-    was = catalog.deployments.get(row["deployment"])
-    if was is not None and was.quality is not None and chosen.deployment.quality is not None:
-        found.quality_was += was.quality
-        found.quality += chosen.deployment.quality
-        found.rated += 1
+def _rate(found: Replay, row: Row, chosen: Deployment, catalog: Catalog, turnouts: Turnouts) -> None:
+    """Measured is compared with measured, else rated with rated."""
+    route, was = row["route"], catalog.deployments.get(row["deployment"])
+    known = turnouts.get((route, row["deployment"])), turnouts.get((route, chosen.id))
+    if known[0] is not None and known[1] is not None:
+        before, after = known[0][0], known[1][0]
+        found.measured += 1
+        found.tested[route, chosen.id] = found.tested.get((route, chosen.id), 0) + 1
+    elif was is not None and was.quality is not None and chosen.quality is not None:
+        before, after = was.quality, chosen.quality
+    else:
+        return
+    found.quality_was += before
+    found.quality += after
+    found.rated += 1
 
 
 def _plan(row: Row, catalog: Catalog, lengths: Mapping[tuple[str, str], Lengths]) -> Plan:

@@ -11,7 +11,7 @@ from gateway.cli.show import CONFIG, ConfigOption, JsonOption, as_json, as_table
 from gateway.cli.spend import moment_of
 
 if TYPE_CHECKING:
-    from gateway.replay import Replay
+    from gateway.replay import Replay, Turnouts
     from gateway.sql.tenants import Store
 
 
@@ -41,9 +41,9 @@ def replay(
         )
     except ValueError as error:
         fail(str(error), json=json)
-    rows = with_store(config, lambda store: _read(store, wanted), json=json)
+    rows, turnouts = with_store(config, lambda store: _read(store, wanted), json=json)
     tried = Path(under) if under else config
-    found = replayed(rows, build(settings_of(tried, json=json)))
+    found = replayed(rows, build(settings_of(tried, json=json)), turnouts)
     if json:
         as_json(_described(found))
         return
@@ -52,9 +52,12 @@ def replay(
         typer.echo(line)
 
 
-async def _read(store: Store, wanted: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a Filter, imported when it runs
+async def _read(store: Store, wanted: Any) -> tuple[list[dict[str, Any]], Turnouts]:  # noqa: ANN401 - a Filter, imported when it runs
+    from gateway.sql.outcomes import worth
     from gateway.sql.records import PAGE_MAX, page
 
+    told = await store.database.run(lambda connection: worth(connection, wanted))
+    turnouts = {(each.route, each.deployment): (each.mean, each.error) for each in told}
     found: list[dict[str, Any]] = []
     after: tuple[float, str] | None = None
     while True:
@@ -62,7 +65,7 @@ async def _read(store: Store, wanted: Any) -> list[dict[str, Any]]:  # noqa: ANN
         part = await store.database.run(lambda connection, here=here: page(connection, wanted, PAGE_MAX, here))  # type: ignore[misc]  # a default binds it
         found += part
         if len(part) < PAGE_MAX:
-            return found
+            return found, turnouts
         after = (part[-1]["at"], part[-1]["id"])
 
 
@@ -84,6 +87,8 @@ def _described(found: Replay) -> dict[str, Any]:
         "quality_rated": found.rated,
         "quality_was": found.quality_was / found.rated if found.rated else None,
         "quality": found.quality / found.rated if found.rated else None,
+        "quality_error": found.quality_error / found.rated if found.measured else None,
+        "quality_measured": found.measured,
     }
 
 
@@ -99,7 +104,9 @@ def _rows(found: Replay) -> list[tuple[str, str]]:
     if found.least != found.most:
         rows += [("if nothing escalates $", told["cost_least_usd"]), ("if all does $", told["cost_most_usd"])]
     if found.rated:
-        rows += [("rated quality was", f"{told['quality_was']:.3f}"), ("would be", f"{told['quality']:.3f}")]
+        error = "" if told["quality_error"] is None else f" +- {told['quality_error']:.3f}"
+        rows += [("quality was", f"{told['quality_was']:.3f}"), ("would be", f"{told['quality']:.3f}{error}")]
+        rows.append(("of requests, by outcomes / by rating", f"{found.measured} / {found.rated - found.measured}"))
     return rows
 
 
@@ -111,5 +118,7 @@ def _caveats(found: Replay) -> list[str]:
             f"Too few answers of {names} are recorded to know how long they are: their output may be off by half."
         )
     if not found.rated:
-        lines.append("How good it would have been is not known: the deployments have no `quality`.")
+        lines.append(
+            "How good it would have been is not known: there are no outcomes, and no `quality` of deployments."
+        )
     return [*lines, "Records keep no prompts: policies that read them abstain here, and only room was checked."]

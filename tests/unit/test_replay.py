@@ -52,6 +52,16 @@ def test_moving_to_the_small_model_is_priced_there_and_its_length_is_not_known()
     assert (found.quality_was, found.quality, found.rated) == (0.9, 0.6, 1)
 
 
+def test_outcomes_say_how_good_it_would_have_been_before_ratings_do() -> None:
+    turnouts = {("auto", "large"): (0.8, 0.02), ("auto", "small"): (0.7, 0.05)}
+    found = replay([row(0), row(1)], catalog(), turnouts)
+    assert (found.quality_was / 2, found.quality / 2) == (pytest.approx(0.8), pytest.approx(0.7))
+    assert found.quality_error / 2 == pytest.approx(0.05)
+    assert (found.rated, found.measured) == (2, 2)
+    rated = replay([row(0)], catalog(), {("auto", "large"): (0.8, 0.02)})
+    assert (rated.quality_was, rated.quality, rated.measured) == (0.9, 0.6, 0)
+
+
 def test_with_enough_answers_of_both_the_longer_ones_are_expected_and_the_error_is_small() -> None:
     small = [row(n, "small", got=80 + n % 3) for n in range(60)]
     large = [row(n + 60, "large", got=40 + n % 3) for n in range(60)]
