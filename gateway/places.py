@@ -158,7 +158,7 @@ class Places:
         book = self._books[provider.id]
         if book is None:
             book = "" if provider.dialect in WITHOUT_URL else rates.book_of(provider.base_url)
-        return rates.listing(book, shape.upstream_model, self.now, self.known.prices)
+        return rates.listing(book, shape.upstream_model, self.now, self.known.prices, self.known.price_list)
 
     def _price_is_whole(self, price: PriceShape | None, place: Path) -> None:
         if price is None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from gateway import price_list
 from gateway.document import Document, SettingsError, nearest, read
 from gateway.document import Path as Place
 from gateway.schema import ModelFacts, PresetShape, PriceOverride, PricesFile, ProvidersFile, Shape, fields_at
@@ -29,6 +30,7 @@ class Known:
     providers: Mapping[str, PresetShape]
     prices: tuple[PriceOverride, ...]
     models: tuple[ModelFacts, ...]
+    price_list: Path | None = None  # where a newer one may be
 
 
 def known(beside: Path | None, env: Mapping[str, str]) -> Known:
@@ -42,6 +44,7 @@ def known(beside: Path | None, env: Mapping[str, str]) -> Known:
         {**packaged.providers, **providers.providers},
         (*packaged.prices, *prices.prices),
         (*prices.models, *packaged.models),
+        beside / price_list.FILE,
     )
 
 

@@ -22,15 +22,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
 from decimal import ROUND_CEILING, Decimal
 from fnmatch import fnmatchcase
-from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.price_list import Books, books
 from gateway.schema import ModelFacts, PriceOverride, PriceShape, RatesShape, TierShape, VariantShape, WindowShape
 from gateway.types import NANO, UNKNOWN_PRICE, Bucket, NanoUSD, Price, PriceWindow, Tier
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo
-    from genai_prices.types import Provider as PriceBook
 
 FILLED: tuple[tuple[Bucket, Bucket], ...] = (
     (Bucket.REASONING, Bucket.OUTPUT),
@@ -82,12 +82,14 @@ class Listing:
     changes_at: float | None = None  # unix seconds when the price next changes
 
 
-def listing(book: str, model: str, at: float, overrides: Iterable[PriceOverride] = ()) -> Listing:
+def listing(
+    book: str, model: str, at: float, overrides: Iterable[PriceOverride] = (), newer: Path | None = None
+) -> Listing:
     """What is known of `model` at the vendor `book` at the moment `at`.  Never raises: an unknown model is unknown.
 
-    `book` may name several, with commas between them: the first that knows the model holds.
+    `book` may name several, with commas between them: the first that knows the model holds.  `newer`: see `books`.
     """
-    named = [_page(name.strip(), model) for name in book.split(",")]
+    named = [_page(name.strip(), model, newer) for name in book.split(",")]
     held = next((page for page in named if page[2]), named[0])
     listed = _listing(held[2], at) if held[2] else Listing()
     places = {(book, name.lower()) for book, name, _ in (held, named[0])}
@@ -189,17 +191,10 @@ def facts(model: str, known: Iterable[ModelFacts]) -> ModelFacts | None:
 
 def book_of(base_url: str) -> str:
     """The list's name for the vendor at `base_url`, by the list's own patterns; '' if it knows none."""
-    for book in _books().values() if base_url else ():
+    for book in books(None).values() if base_url else ():
         if re.match(book.api_pattern, base_url):
             return book.id
     return ""
-
-
-@cache
-def _books() -> Mapping[str, PriceBook]:
-    from genai_prices.data import providers  # noqa: PLC0415 - 130 to 280 ms, for those who need it
-
-    return {provider.id: provider for provider in providers}
 
 
 def _fees(listed: Mapping[str, NanoUSD], shape: PriceShape) -> dict[str, NanoUSD]:
@@ -209,7 +204,7 @@ def _fees(listed: Mapping[str, NanoUSD], shape: PriceShape) -> dict[str, NanoUSD
     return {**kept, **{name: _nano(fee) for name, fee in shape.fees.items()}}
 
 
-def _page(book: str, model: str) -> tuple[str, str, ModelInfo | None]:
+def _page(book: str, model: str, newer: Path | None) -> tuple[str, str, ModelInfo | None]:
     """The book and the model by the names that the list has for them, and what it says there.
 
     `{vendor}` in the name of a book is the model's part before '/', `{suffix}` the part after its last ':'.
@@ -224,8 +219,19 @@ def _page(book: str, model: str) -> tuple[str, str, ModelInfo | None]:
     if "{suffix}" in book:
         model, _, suffix = model.rpartition(":")
         book = book.replace("{suffix}", suffix)
-    found = _books().get(book)
-    return book, model, found.find_model(model, all_providers=list(_books().values())) if found else None
+    known = books(newer) if book else {}
+    found = known.get(book)
+    return book, model, found.find_model(model, all_providers=list(known.values())) if found else None
+
+
+def every(known: Books, at: float) -> dict[str, Price]:
+    """Every price of a list by vendor/model, without its source."""
+    models = [(book.id, model) for book in known.values() for model in book.models]
+    return {f"{book}/{model.id}": _bare(_listing(model, at).price) for book, model in models}
+
+
+def _bare(price: Price) -> Price:
+    return replace(price, source="", variants={name: _bare(variant) for name, variant in price.variants.items()})
 
 
 def _listing(model: ModelInfo, at: float) -> Listing:

@@ -13,6 +13,7 @@ from gateway.cli.explain import explain
 from gateway.cli.forecast import forecast
 from gateway.cli.keys import keys
 from gateway.cli.ledger import ledger
+from gateway.cli.prices import prices
 from gateway.cli.replay import replay
 from gateway.cli.report import report
 from gateway.cli.routing import evaluate, train
@@ -48,6 +49,7 @@ app.command()(check)
 app.command()(explain)
 app.add_typer(keys, name="keys")
 app.add_typer(ledger, name="ledger")
+app.add_typer(prices, name="prices")
 app.command()(spend)
 app.command()(report)
 app.command()(forecast)
