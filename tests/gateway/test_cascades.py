@@ -108,6 +108,18 @@ async def test_where_the_budget_holds_no_second_opinion_the_first_answer_stands(
         assert (await only(served)).overhead_cost == 0
 
 
+async def test_many_cascades_at_once_never_spend_more_than_the_cap(tmp_path: Path) -> None:
+    async with gateway(config(tmp_path, "{agree: 2}", limit="0.01", other="output=30", strong="output=90")) as served:
+        replies = await asyncio.gather(*(served.chat(text=f"Question {n}") for n in range(40)))
+        assert {reply.status_code for reply in replies} <= {200, 429}
+        (balance,) = await served.gateway.parts.ledger.balances(_lines(served))
+        records = await served.settled()
+        assert balance.reserved == 0
+        assert balance.spent == sum(record.cost or 0 for record in records) <= 10_000_000
+        assert {record.deployment for record in records} == {"cheap", "strong"}, "some found no room for a cascade"
+        assert any(record.overhead_cost for record in records)
+
+
 async def test_what_one_request_may_cost_holds_for_the_whole_cascade(tmp_path: Path) -> None:
     async with gateway(config(tmp_path, cheap="refusal=1")) as served:
         await served.chat()
