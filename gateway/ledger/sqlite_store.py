@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,7 @@ import msgspec
 
 from gateway.ledger.book import Cell, Hold, State
 from gateway.ledger.places import Take
+from gateway.sql.write_ahead import write_ahead
 
 SCHEMA = """
 create table if not exists ledger_counters (
@@ -48,7 +48,7 @@ class SqliteStore:
     def __init__(self, path: Path, busy_timeout_s: float, *, sync: bool) -> None:
         self._db = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)
         try:
-            self._use_wal(busy_timeout_s)
+            write_ahead(self._db, busy_timeout_s)
             self._db.execute(f"pragma synchronous = {'full' if sync else 'normal'}")
             for statement in filter(str.strip, SCHEMA.split(";")):
                 self._db.execute(statement)
@@ -81,19 +81,6 @@ class SqliteStore:
             if self._db.in_transaction:
                 self._forget_known()
                 self._db.execute("rollback")
-
-    def _use_wal(self, busy_timeout_s: float) -> None:
-        """SQLite does not wait for the lock by itself when several processes change the mode of a new file at once."""
-        ends = time.monotonic() + busy_timeout_s
-        while True:
-            try:
-                self._db.execute("pragma journal_mode = wal")
-            except sqlite3.OperationalError:
-                if time.monotonic() > ends:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
 
     def close(self) -> None:
         """Closes the file."""

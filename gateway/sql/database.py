@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from gateway.sql.write_ahead import write_ahead
 
 T = TypeVar("T")
 
@@ -133,7 +134,8 @@ def _sqlite(address: URL) -> Engine:
     @event.listens_for(made, "connect")
     def durable(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # BEGIN is ours: the driver's would not take the write lock
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        write_ahead(connection, CONNECT_S)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(made, "begin")
