@@ -1,4 +1,4 @@
-"""The ASGI application: one table from path to endpoint.  No middleware; FastAPI carries only what is not the hot path."""
+"""The ASGI application: a table from path to endpoint.  No middleware; FastAPI carries what is not the hot path."""
 
 from __future__ import annotations
 
