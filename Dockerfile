@@ -6,7 +6,7 @@ RUN python -m venv /opt/tollgate
 COPY constraints.txt pyproject.toml README.md ./
 COPY gateway ./gateway
 COPY router_policies ./router_policies
-RUN /opt/tollgate/bin/pip install --no-cache-dir --constraint constraints.txt . \
+RUN /opt/tollgate/bin/pip install --no-cache-dir --constraint constraints.txt ".[aws,google,azure]" \
     && /opt/tollgate/bin/pip uninstall --yes pip \
     && find /opt/tollgate -name '__pycache__' -prune -exec rm -rf {} +
 
