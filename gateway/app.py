@@ -32,8 +32,7 @@ from gateway.ledger.base import Ledger, Line
 from gateway.ledger.open import open_ledger
 from gateway.ledger.redis import RedisLedger
 from gateway.metrics import Metrics
-from gateway.pipeline import Parts, Pipeline
-from gateway.planner import Planner
+from gateway.pipeline import Parts
 from gateway.rebuild import Rebuild
 from gateway.recorder import Recorder
 from gateway.settings import Settings, SettingsError
@@ -48,7 +47,8 @@ from gateway.tenants import Directory
 from gateway.tokens import Counter
 from gateway.transport.base import Transport
 from gateway.types import Format, Key, Limit, Provider, Tenant
-from gateway.upstream import TransportFor, Upstream, real_transport
+from gateway.upstream import TransportFor, real_transport
+from gateway.watching import Watching, watching
 from gateway.watchman import Watchman
 from gateway.webhooks import Webhooks
 
@@ -78,10 +78,12 @@ class Gateway:
         *,
         ledger: Ledger | None = None,
         transport: TransportFor = transport_for,
+        watched: Watching | None = None,
     ) -> None:
         self._load = load
         self._given_ledger = ledger
         self._transport = transport
+        self._watching = watched or watching()
         self._tasks: list[asyncio.Task[None]] = []
         self._revision = -1
         self._stored: tuple[list[Tenant], list[Key]] = ([], [])
@@ -107,7 +109,7 @@ class Gateway:
         self.parts = Parts(
             ledger=ledger,
             credentials=Keyring(plugins.credentials),
-            upstream=Upstream(self._transport),
+            upstream=self._watching.upstream(self._transport),
             counter=Counter(),
             health=Health(),
             settlements=Settlements(ledger, recorder, remembers=_forgets(ledger)),
@@ -153,6 +155,7 @@ class Gateway:
         self.parts.counter.close()
         await self.parts.ledger.close()
         self.store.close()
+        await asyncio.to_thread(self._watching.close)
 
     def drain(self) -> None:
         """Says that it will stop: /readyz is off, and clients are asked to come on another connection."""
@@ -176,9 +179,9 @@ class Gateway:
         tenants, keys = self._stored
         directory = Directory([*found.tenants, *tenants], [*found.keys, *keys])
         degrade = plugins.policy("budget_aware", {})
-        planner = Planner(known, self.parts.counter, self.parts.health, found.limits, degrade)
+        planner = self._watching.planner(known, self.parts.counter, self.parts.health, found.limits, degrade)
         dialects = {name: plugins.dialect(name) for name in {each.dialect for each in found.providers.values()}}
-        pipeline = Pipeline(self.parts, planner, dialects, found.limits, found.ledger.hold_s)
+        pipeline = self._watching.pipeline(self.parts, planner, dialects, found.limits, found.ledger.hold_s)
         return Site(found, known, directory, pipeline)
 
     def _shared(self) -> list[Line]:

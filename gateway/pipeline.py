@@ -42,7 +42,7 @@ from gateway.reply_headers import reply_headers
 from gateway.settlements import Settlements
 from gateway.tokens import Counter
 from gateway.transport.base import Answer
-from gateway.types import Limit, Outcome, Request, Tenant, Usage
+from gateway.types import Limit, Outcome, Record, Request, Tenant, Usage
 from gateway.upstream import WAIT_MAX_ELSEWHERE_S, WAIT_MAX_S, Terms, Upstream
 
 LIMITS_LOOK_S = 0.05
@@ -335,7 +335,7 @@ class Pipeline:
         exchange.finished = exchange.error is None
         await self.book(exchange, usage)
 
-    async def book(self, exchange: Exchange, usage: Usage | None) -> None:
+    async def book(self, exchange: Exchange, usage: Usage | None) -> Record:
         """One settlement and one record."""
         parts, now = self.parts, self.now()
         spent, record = exchange.close(usage, now)
@@ -347,6 +347,7 @@ class Pipeline:
                 await parts.settlements.release(extra)
         else:
             parts.recorder.spool(record)
+        return record
 
 
 class Keeper:

@@ -18,7 +18,9 @@ from gateway.types import NANO, Format, Key, NanoUSD, Request, Tenant
 
 FORMS = frozenset({Format.TRANSCRIPTIONS, Format.TRANSLATIONS})
 """What may come as multipart/form-data."""
-PASSED_ON = frozenset({"anthropic-version", "anthropic-beta", "openai-beta", "idempotency-key"})
+PASSED_ON = frozenset(
+    {"anthropic-version", "anthropic-beta", "openai-beta", "idempotency-key", "traceparent", "tracestate"}
+)
 PATIENCE = ("x-stainless-read-timeout", "x-stainless-timeout")
 PATIENCE_MAX_S = 86_400.0
 TAGS_MAX = 20
