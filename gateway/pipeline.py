@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway import accounts, cascade
+from gateway import accounts, cascade, logs
 from gateway.admission import Gates
 from gateway.background import Background
 from gateway.credentials.keyring import Keyring
@@ -347,6 +347,7 @@ class Pipeline:
                 await parts.settlements.release(extra)
         else:
             parts.recorder.spool(record)
+        logs.finished(record)
         return record
 
 

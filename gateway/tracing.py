@@ -22,7 +22,8 @@ from typing import Any
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import Span, SpanKind, StatusCode, TracerProvider
+from opentelemetry.trace import Span, SpanKind, StatusCode, TracerProvider, format_trace_id
+from structlog.contextvars import bound_contextvars
 
 from gateway import __version__
 from gateway.dialects.base import Call, Dialect
@@ -128,7 +129,10 @@ class TracedPipeline(Pipeline):
         before = propagate.extract(request.headers)
         labels = {"gen_ai.operation.name": _operation(request), "gen_ai.request.model": request.model}
         own = {"tollgate.request.id": request.id, "tollgate.tenant": tenant.id, "tollgate.key": request.key.id}
-        with _span(self.tracing, _name(labels), SpanKind.SERVER, {**labels, **own}, before):
+        with (
+            _span(self.tracing, _name(labels), SpanKind.SERVER, {**labels, **own}, before) as span,
+            bound_contextvars(trace_id=format_trace_id(span.get_span_context().trace_id)),
+        ):
             return await super().run(request, tenant, send)
 
     async def hold(self, exchange: Exchange) -> None:

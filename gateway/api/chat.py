@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from gateway import logs
 from gateway.api.ask import headers_of, new_request_id, request_of, secret_of
 from gateway.api.errors import body_of, status_of
 from gateway.api.errors import headers_of as error_headers
@@ -69,6 +70,7 @@ class Generate:
         """The error as this API's clients expect it."""
         if not error.recorded:
             self.metrics.refused(tenant, self.format, error.code)
+            logs.refused(request_id, tenant, self.format, status_of(error), error.code)
         if isinstance(error, BudgetExceeded):
             self.metrics.denied(tenant, error.account, error.window)
         if not reply.started:

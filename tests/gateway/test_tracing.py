@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
+import structlog
 from harness import KEY, config
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -21,7 +24,7 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id
 
-from gateway import settings
+from gateway import logs, settings
 from gateway.app import Gateway, running
 from gateway.simulated import SimulatedTransport
 from gateway.tracing import PROVIDERS, Tracing
@@ -105,6 +108,17 @@ async def test_the_request_id_joins_trace_reply_and_what_it_cost(traced: Traced)
     assert said["tollgate.request.id"] == reply.headers["x-tollgate-request-id"]
     assert said["tollgate.cost_nano_usd"] == round(float(reply.headers["x-tollgate-cost-usd"]) * 1e9)
     assert (said["tollgate.outcome"], said["http.response.status_code"], said["tollgate.tenant"]) == ("ok", 200, "acme")
+
+
+async def test_a_line_of_the_log_names_its_trace(traced: Traced) -> None:
+    stream = io.StringIO()
+    logs.configure(stream)
+    try:
+        await traced.chat(traceparent=CLIENT)
+    finally:
+        structlog.reset_defaults()
+    (line,) = [orjson.loads(line) for line in stream.getvalue().splitlines() if '"request"' in line]
+    assert line["trace_id"] == CLIENT.split("-")[1]
 
 
 async def test_an_attempt_says_what_was_asked_answered_and_used(traced: Traced) -> None:
