@@ -8,6 +8,8 @@ from decimal import Decimal
 
 from gateway.types import INPUT_BUCKETS, NANO, OUTPUT_BUCKETS, Bucket, Cost, NanoUSD, Price, PriceWindow, Tier, Usage
 
+GEO = "geo:"
+"""Begins the price variant of a call that had to be served in one place: geo:us."""
 MILLION = 1_000_000
 STANDARD_TIERS = frozenset({"", "default", "standard", "auto", "on_demand"})
 REQUEST_FEE = "request"
@@ -91,6 +93,9 @@ def bound(
     reachable = _reachable(base, input_max)
     if base is not price and service_tier != BATCH:
         reachable += _reachable(price, input_max)
+    for place, variant in price.variants.items():
+        if place.startswith(GEO):  # where a call is served may be the account's setting, which no request shows
+            reachable += _reachable(variant, input_max)
     dearest_in = _dearest(reachable, INPUT_BUCKETS, cache_writes=cache_writes, audio=audio)
     dearest_out = _dearest(reachable, OUTPUT_BUCKETS, cache_writes=cache_writes, audio=audio)
     if (input_max and dearest_in is None) or (output_max and dearest_out is None):

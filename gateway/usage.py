@@ -15,7 +15,7 @@ from decimal import ROUND_CEILING, Decimal
 from itertools import combinations
 from typing import Any, TypeAlias
 
-from gateway.money import SIZED_REQUEST, STANDARD_TIERS
+from gateway.money import GEO, SIZED_REQUEST, STANDARD_TIERS
 from gateway.types import INPUT_BUCKETS, NANO, Bucket, NanoUSD, Usage
 from gateway.usage_tables import CHAT, ENDPOINTS, GEMINI, MESSAGES, RESPONSES, Part, Path, Shape
 
@@ -26,7 +26,6 @@ Block: TypeAlias = Mapping[str, Any]
 TOKENS_MAX = 1 << 40
 """No call uses more, in tokens or dollars; a larger figure is nonsense."""
 
-GEO = "geo:"  # begins the price variant of a call that had to be served in one place: geo:us; fast,geo:us
 _ANYWHERE = frozenset({"", "global", "not_available"})
 _NO_RULES: Mapping[str, str] = {}
 _MODALITIES = ("UNSPECIFIED", "TEXT", "IMAGE", "VIDEO", "AUDIO", "DOCUMENT")

@@ -273,3 +273,12 @@ def test_dollars_finer_than_a_nano_dollar_are_refused() -> None:
     assert nano(0.1) == 100_000_000
     with pytest.raises(ValueError, match="finer"):
         nano("0.0000000001")
+
+
+def test_a_bound_holds_where_the_account_serves_from_one_dearer_place() -> None:
+    rates = {Bucket.INPUT: 3_000_000_000, Bucket.OUTPUT: 15_000_000_000}
+    geo = Price({bucket: rate * 11 // 10 for bucket, rate in rates.items()})
+    price = Price(rates, variants={"geo:us": geo})
+    bound = money.bound(price, 1000, 100, cache_writes=False)
+    billed = money.cost(Usage({Bucket.INPUT: 1000, Bucket.OUTPUT: 100}, service_tier="geo:us"), price, 0.0)
+    assert bound == billed.total
