@@ -15,7 +15,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from gateway.api import admin_budgets, admin_ledger, admin_outcomes, admin_reports, admin_tenants, organization
+from gateway.api import (
+    admin_budgets,
+    admin_ledger,
+    admin_outcomes,
+    admin_reports,
+    admin_tenants,
+    admin_units,
+    organization,
+)
 from gateway.api.admin_shapes import Desk
 from gateway.api.ask import headers_of, new_request_id, secret_of
 from gateway.api.errors import body_of, status_of
@@ -43,7 +51,7 @@ def admin_app(store: Store, ledger: Ledger, sites: Sites, admin_key: str | None)
     """The ASGI application for every path below /admin/."""
     app = FastAPI(title="Tollgate admin", openapi_url="/admin/openapi.json", docs_url=None, redoc_url=None)
     app.state.desk = Desk(store, ledger, sites)
-    for part in (admin_tenants, admin_budgets, admin_reports, admin_outcomes, admin_ledger, organization):
+    for part in (admin_tenants, admin_budgets, admin_reports, admin_outcomes, admin_ledger, admin_units, organization):
         app.include_router(part.router)
     for kind, handler in (
         (GatewayError, _known),

@@ -52,7 +52,8 @@ def tag(name: str) -> ColumnElement[str]:
     return found
 
 
-def _total(value: ColumnElement[Any]) -> ColumnElement[Any]:
+def total(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The exact sum of whole numbers; 0 of none."""
     return func.coalesce(func.sum(cast(value, BigInteger)), 0)
 
 
@@ -61,22 +62,22 @@ def _of_records() -> dict[str, ColumnElement[Any]]:
     both = baseline.is_not(None) & cost.is_not(None)
     return {
         "requests": func.count(),
-        "cost": _total(cost),
-        "unknown": _total(case((cost.is_(None), 1), else_=0)),
-        "presumed": _total(case((records.c.outcome == Outcome.PRESUMED, cost))),
-        "baseline": _total(case((both, baseline))),
-        "compared": _total(case((both, cost))),
-        "overhead": _total(records.c.overhead_cost),
-        "input_tokens": _total(records.c.input_tokens),
-        "cached_tokens": _total(records.c.cached_tokens),
-        "output_tokens": _total(records.c.output_tokens),
-        "estimated": _total(case((records.c.estimated, 1), else_=0)),
-        "errors": _total(case((records.c.error != "", 1), else_=0)),
+        "cost": total(cost),
+        "unknown": total(case((cost.is_(None), 1), else_=0)),
+        "presumed": total(case((records.c.outcome == Outcome.PRESUMED, cost))),
+        "baseline": total(case((both, baseline))),
+        "compared": total(case((both, cost))),
+        "overhead": total(records.c.overhead_cost),
+        "input_tokens": total(records.c.input_tokens),
+        "cached_tokens": total(records.c.cached_tokens),
+        "output_tokens": total(records.c.output_tokens),
+        "estimated": total(case((records.c.estimated, 1), else_=0)),
+        "errors": total(case((records.c.error != "", 1), else_=0)),
     }
 
 
 OF_RECORDS = _of_records()
-OF_HOURS = {name: _total(hourly.c[name]) for name in OF_RECORDS}
+OF_HOURS = {name: total(hourly.c[name]) for name in OF_RECORDS}
 FIRST_LAST = {
     records: {"first": func.min(records.c.at), "last": func.max(records.c.at)},
     hourly: {"first": func.min(hourly.c.first), "last": func.max(hourly.c.last)},
