@@ -40,7 +40,8 @@ CACHING_SAVED = (
 PROVIDER = " * on (deployment) group_left (provider) max by (deployment, provider) (tollgate_deployment_info)"
 OUTPUT = grew(TOKENS, f'{TENANT_DEPLOYMENT}, kind=~"output|reasoning"')
 DAYS_LEFT = (
-    f'(tollgate_budget_limit_usd{{{WHO}, account="tenant"}} - tollgate_budget_spent_usd{{{WHO}, account="tenant"}})'
+    f'max by (tenant, window) (tollgate_budget_limit_usd{{{WHO}, account="tenant"}}'
+    f' - tollgate_budget_spent_usd{{{WHO}, account="tenant"}})'
     f" / on (tenant) group_left () (tenant:tollgate_cost_usd_total:increase1d{{{WHO}}} > 0)"
 )
 
@@ -134,8 +135,9 @@ SPEND = Dashboard(
                 "Burn-down",
                 "Dollars left of each budget.",
                 {
-                    "{{tenant}} {{account}} {{window}}": f"tollgate_budget_limit_usd{{{WHO}}}"
-                    f" - tollgate_budget_spent_usd{{{WHO}}} - tollgate_budget_reserved_usd{{{WHO}}}"
+                    "{{tenant}} {{account}} {{window}}": "min by (tenant, account, window)"
+                    f" (tollgate_budget_limit_usd{{{WHO}}} - tollgate_budget_spent_usd{{{WHO}}}"
+                    f" - tollgate_budget_reserved_usd{{{WHO}}})"
                 },
                 "currencyUSD",
                 width=24,
