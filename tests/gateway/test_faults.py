@@ -124,7 +124,7 @@ def first(name: str, stream: bool) -> str:
 
 PROVIDER = """
   {name}: {{dialect: openai, base_url: "{url}", api_key: sk-x, retries_max: 0,
-    timeouts: {{connect_s: 2, first_byte_s: 1, idle_s: 1, total_s: 2}}}}"""
+    timeouts: {{connect_s: 1, first_byte_s: 1.5, idle_s: 1, total_s: 2}}}}"""
 DEPLOYMENTS = """
   - {{id: {name}.whole.alone, provider: {name}, upstream_model: m, price: {{input: 1, output: 1}}, output_max: 4096}}
   - {{id: {name}.streamed.alone, provider: {name}, upstream_model: m, price: {{input: 1, output: 1}}, output_max: 4096}}
