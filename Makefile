@@ -5,21 +5,27 @@ BIN := $(VENV)/bin
 CONFIG ?= config/gateway.yaml
 OUTCOMES ?= ../shared/data/outcomes
 
-.PHONY: help run test slow chaos check lint format bench evaluate clean
+.PHONY: help run test slow works chart lock audit sbom docs chaos check lint format bench evaluate clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The stamp is older than the files only if the environment has to change with them.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Tollgate needs Python 3.11 or newer; try: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+
+# A stamp is older than the files only if the environment has to change with them.
+$(VENV)/.runs: pyproject.toml constraints.txt | $(BIN)/python  # what serves, and nothing to develop with
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[difficulty]'
 	touch $@
 
-run: $(VENV)/.installed  ## the gateway on 127.0.0.1:8080, with a simulated provider and no key needed
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@ $(VENV)/.runs
+
+run: $(VENV)/.runs  ## the gateway on 127.0.0.1:8080, with a simulated provider and no key needed
 	$(BIN)/tollgate serve --config $(CONFIG)
 
 test: $(VENV)/.installed  ## every test but the slow ones
@@ -27,6 +33,33 @@ test: $(VENV)/.installed  ## every test but the slow ones
 
 slow: $(VENV)/.installed  ## the tests that take long
 	$(BIN)/python -m pytest -q -m slow
+
+RELEASE := $(VENV)/.release
+$(RELEASE): $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[release]'
+	touch $@
+
+lock: $(RELEASE)  ## requirements.lock anew: what the image installs, with hashes
+	$(BIN)/pip-compile --quiet --constraint constraints.txt --extra aws --extra google --extra azure --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --strip-extras --no-annotate --no-header \
+		--output-file requirements.lock pyproject.toml
+
+audit: $(RELEASE)  ## known weaknesses of what is locked; fails too if the service that knows them cannot be asked
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
+
+sbom: $(RELEASE)  ## what is in the image, as CycloneDX, in build/sbom.json
+	mkdir -p build
+	$(BIN)/cyclonedx-py requirements requirements.lock --output-reproducible --of JSON --output-file build/sbom.json
+
+works: $(VENV)/.installed  ## other people's clients against a gateway: installs them in a cache of their own
+	$(BIN)/python -m pytest -q tests/system/test_works_with.py
+
+chart: $(VENV)/.installed  ## the chart, rendered by helm and held against Kubernetes' schemas: fetches both into a cache
+	$(BIN)/python tests/support/chart.py
+	$(BIN)/python -m pytest -q tests/system/test_chart.py tests/unit/test_deployment_files.py
+
+docs: $(VENV)/.installed  ## the documentation as a site in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/site
 
 chaos: $(VENV)/.installed  ## four gateways, one Redis, and everything that breaks; renews the table in docs/reliability.md
 	$(BIN)/python tests/support/chaos.py --write docs/reliability.md
@@ -43,8 +76,8 @@ format: $(VENV)/.installed  ## rewrites the sources as lint wants them
 
 check: lint test  ## what must hold before a change is merged
 
-bench: $(VENV)/.installed  ## what it costs; each file in bench/ prints its own report
-	@for each in bench/*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
+bench: $(VENV)/.installed  ## what it costs beside others, within ten minutes; PARTS="stages soak" for some of it
+	$(BIN)/python -m bench $(PARTS)
 
 evaluate: $(VENV)/.installed  ## docs/routing.md anew from recorded outcomes; EMBEDDINGS=dir adds an ONNX model
 	$(BIN)/python -m router_policies.difficulty.evaluation.proof $(OUTCOMES) docs/routing.md $(EMBEDDINGS)

@@ -1,14 +1,11 @@
 """Side by side: the same requests through each contender, in turn, A B A B.
 
-    python -m bench.compare [--parts throughput latency streams memory workers] [--only NAME ...] [--seconds 2]
-
 What is measured runs on the first core, everything around it (clients, provider, Redis) on the others.  Writes
-`docs/benchmark.json`, `docs/benchmark.md` and `docs/benchmark.png`.  Ends within ten minutes, installing not included.
+`docs/benchmark.json`, `docs/benchmark.md` and `docs/benchmark.png`.  `python -m bench` starts it.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -17,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,9 @@ from bench.machine import Process, cores, started, waited_for
 from bench.report import write
 
 ROUNDS = 2
-WITHIN_S = 600.0
+ENDING_S = 15.0
+"""For what is written when nothing is measured any more."""
+SOAK_REQUESTS = 500_000
 MEASURED, AROUND = cores()
 Row = dict[str, Any]
 
@@ -39,7 +38,7 @@ class Bench:
 
     def __init__(self, folder: Path, seconds: float) -> None:
         self.folder, self.seconds = folder, seconds
-        self.until = time.monotonic() + WITHIN_S
+        self.until = 0.0
         self.running: dict[str, tuple[Contender, Process | None]] = {}
         self.rows: list[Row] = []
         self.missing: dict[str, str] = {}
@@ -148,12 +147,49 @@ def memory(bench: Bench, count: int = 1000) -> None:
 
 def workers(bench: Bench) -> None:
     """What two workers spend for a request that one serves: the same means that two bear twice as much."""
-    for name in ("tollgate", "tollgate, 2 workers") * ROUNDS:
+    for name in ("tollgate", TWO_WORKERS) * ROUNDS:
         if name in bench.running and time.monotonic() < bench.until:
             bench.send("workers", name, requests.long("auto"), connections=32)
 
 
-PARTS = {"throughput": throughput, "latency": latency, "streams": streams, "memory": memory, "workers": workers}
+def difficulty(bench: Bench) -> None:
+    """With a classifier that reads each prompt, beside the same without."""
+    for name in ("tollgate", WITH_DIFFICULTY) * ROUNDS:
+        if name in bench.running and time.monotonic() < bench.until:
+            bench.send("difficulty", name, requests.long("auto"), connections=16)
+
+
+def soak(bench: Bench) -> None:
+    """Half a million requests, or as many as there is time for: what a worker holds after a fifth and at the end."""
+    _, process = bench.running["tollgate"]
+    assert process is not None  # it is ours, and runs
+    sent_before = 0
+    for share in (0.2, 1.0):
+        wanted = int(SOAK_REQUESTS * share) - sent_before
+        left_s = (bench.until - time.monotonic()) * (0.25 if share < 1 else 1.0)
+        row = bench.send("soak", "tollgate", requests.long("auto"), connections=16, seconds=left_s, requests=wanted)
+        sent_before += row["requests"]
+        row |= {"sent": sent_before, "rest_mb": round(process.memory_mb(), 1)}
+        print(f"soak                  {row['rest_mb']} MB after {sent_before:,} requests", flush=True)
+
+
+TWO_WORKERS, WITH_DIFFICULTY = "tollgate, 2 workers", "tollgate, difficulty"
+ASIDE = {
+    "workers": (TWO_WORKERS, contenders.tollgate(TWO_WORKERS, workers=2)),
+    "difficulty": (WITH_DIFFICULTY, contenders.tollgate(WITH_DIFFICULTY, policies=contenders.DIFFICULTY)),
+}
+"""Who runs for one part only."""
+PARTS = {
+    "throughput": throughput,
+    "difficulty": difficulty,
+    "latency": latency,
+    "streams": streams,
+    "memory": memory,
+    "workers": workers,
+    "soak": soak,
+}
+ALONE = frozenset({"difficulty", "workers", "soak"})
+"""Parts that are about us."""
 
 
 @contextlib.contextmanager
@@ -170,32 +206,27 @@ def surroundings(folder: Path) -> Iterator[None]:
         yield
 
 
-def main(options: argparse.Namespace) -> None:
-    """Runs the parts and writes the report."""
+def main(parts: Sequence[str], only: Sequence[str], seconds: float, within_s: float) -> None:
+    """Runs the parts, as far as there is time, and writes the report."""
+    until = time.monotonic() + within_s - ENDING_S
     os.sched_setaffinity(0, AROUND)
     with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         stack.enter_context(surroundings(folder))
-        bench = Bench(folder, options.seconds)
-        chosen = dict(contenders.ALL)
-        if "workers" in options.parts:
-            chosen["tollgate, 2 workers"] = contenders.tollgate("tollgate, 2 workers", workers=2)
-        for each, make in chosen.items():
-            if not options.only or each in options.only:
+        bench = Bench(folder, seconds)
+        bench.until = until
+        for each, make in contenders.ALL.items():
+            if each in only if only else each == "tollgate" or not ALONE.issuperset(parts):
                 bench.enter(stack, each, make)
-        bench.until = time.monotonic() + WITHIN_S - 30
-        aside = bench.running.pop("tollgate, 2 workers", None)
-        for part in options.parts:
-            if part == "workers" and aside is not None:
-                bench.running["tollgate, 2 workers"] = aside
-            PARTS[part](bench)
+        for part in parts:
+            with contextlib.ExitStack() as for_it:
+                if part in ASIDE:
+                    bench.enter(for_it, *ASIDE[part])
+                if time.monotonic() < until:
+                    PARTS[part](bench)
+                else:
+                    bench.missing[part] = "no time was left for it"
+            bench.running.pop(ASIDE[part][0] if part in ASIDE else "", None)
         facts = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-        write(ROOT / "docs", bench.rows, bench.missing, facts | {"load": os.getloadavg()[0]})
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--only", nargs="+", default=[])
-    parser.add_argument("--seconds", type=float, default=2.0)
-    main(parser.parse_args())
+        if set(PARTS) - {"soak"} <= set(parts):
+            write(ROOT / "docs", bench.rows, bench.missing, facts | {"load": os.getloadavg()[0]})

@@ -7,6 +7,7 @@ redis-server) leaves its contender out, and the report says so.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -116,6 +117,7 @@ tenants:
     budgets: [{{limit_usd: 100000, window: day}}, {{limit_usd: 1000000, window: month}}]
     rate_limits: {{requests_per_minute: 100000000, tokens_per_minute: 900000000000}}
 """
+DIFFICULTY = "{difficulty: {target_quality: 0.95}}, {output_cap: {default: 256, max: 4096}}, cheapest"
 CHEAP = "{output_cap: {default: 256, max: 4096}}, cheapest"
 SERVE = "import sys; from pathlib import Path; from gateway.server import serve; serve(Path(sys.argv[1]))"
 
@@ -212,6 +214,15 @@ def tensorzero(folder: Path, _: int) -> Contender:
     return Contender(
         "tensorzero", "", command, "tensorzero::model_name::mock", {}, {"RUST_LOG": "error"}, says_url=r"serves (\S+)"
     )
+
+
+def install() -> None:
+    """All of them into environments of their own, so that it takes no time from what is measured."""
+    for name, requirement in (("litellm", "litellm[proxy]"), ("tensorzero", "tensorzero")):
+        with contextlib.suppress(Missing):
+            _python(name, requirement)
+    with contextlib.suppress(Missing):
+        _node("@portkey-ai/gateway")
 
 
 def _environments() -> Path:

@@ -22,7 +22,7 @@ from gateway.dialects.base import Call
 from gateway.ledger.memory import MemoryLedger
 from gateway.settings import Settings
 from gateway.tenants import hash_key
-from gateway.transport.base import Answer
+from gateway.transport.base import Answer, Sent, unheard
 from gateway.types import Key
 
 Change = Callable[[Settings], Settings]
@@ -48,7 +48,7 @@ class Instant(Answer):
 class Transport:
     """See gateway.transport.base."""
 
-    async def send(self, call: Call) -> Answer:  # noqa: ARG002  # a transport's signature
+    async def send(self, call: Call, sent: Sent = unheard) -> Answer:  # noqa: ARG002  # a transport's signature
         return Instant()
 
     async def close(self) -> None:

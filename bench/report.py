@@ -22,6 +22,7 @@ COLUMNS = (
     ("p99 ms", "half load: long", "p99", 2, True),
     ("first token ms", "first token", "first_p50", 2, True),
     ("CPU us/event", "streams: paced", "cpu_us_per_event", 1, False),
+    ("with difficulty, /s", "difficulty", "per_s", 0, False),
     ("CPU us, 32 at once", "workers", "cpu_us", 0, False),
     ("MB at rest", "memory", "rest_mb", 0, False),
     ("MB for 1,000 streams", "memory", "added_mb", 0, False),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from math import inf
 from typing import Protocol
 
 from gateway.ledger.base import Line
@@ -18,8 +19,8 @@ from gateway.types import ORGANISATION, STEP_KINDS, Account, Action, Deployment,
 SPANNING = frozenset({"global", "organisation", "provider", "deployment", "model"})
 """Accounts that a limit of everyone keeps for all tenants together; tags too."""
 
-Amounts = tuple[int, int]
-"""The most money and the most tokens."""
+Amounts = tuple[int, Plan]
+"""The most money, and of whom the most tokens are asked where a limit counts them."""
 
 
 class Asked(Protocol):
@@ -52,7 +53,7 @@ def capped(request: Request, tenant: Tenant, everyone: Iterable[Limit], deployme
     """Whether a hard limit of money holds for this request on this deployment."""
     for owner, limits in ((tenant.id, tenant.limits), (tenant.id, request.key.limits), ("", everyone)):
         for limit in limits:
-            if limit.unit is Unit.COST and limit.action is Action.DENY and _holds(limit, request.received):
+            if limit.unit is Unit.COST and limit.action is Action.DENY and holds(limit, request.received):
                 if limit.account in STEP_KINDS:
                     id_: str | None = _served_by(limit.account, deployment)
                 else:
@@ -77,6 +78,30 @@ def without(plan: Plan, account: str) -> Plan:
         return account not in {f"{kind} {_served_by(kind, step.deployment)}" for kind in STEP_KINDS}
 
     return plan.only(elsewhere, f"the limit of {account} has no room for it")
+
+
+def holds(limit: Limit, now: float) -> bool:
+    """Whether the limit is in force at that moment."""
+    return (limit.until is None or now < limit.until) and (limit.since is None or now >= limit.since)
+
+
+def in_force(written: Iterable[Limit], stored: Iterable[Limit]) -> tuple[Limit, ...]:
+    """The limits of everyone: those written in the file as far as they hold beside those an administrator made."""
+    made = tuple(stored)
+    return (*beside(made, written), *made)
+
+
+def beside(stored: Iterable[Limit], written: Iterable[Limit]) -> Iterator[Limit]:
+    """What is left of the limits `written` in the file: one that was made for the same accounts, unit, window and
+    action takes its place, and where that ends it holds again."""
+    ends: dict[object, float] = {}
+    for limit in stored:
+        end = inf if limit.until is None else limit.until
+        ends[_what(limit)] = max(end, ends.get(_what(limit), end))
+    for limit in written:
+        end = ends.get(_what(limit), 0.0)
+        if end < inf:
+            yield replace(limit, since=end) if end else limit
 
 
 def account_of(kind: str, owner: str, request: Asked, tenant: Tenant) -> Account | None:
@@ -104,9 +129,9 @@ def account_of(kind: str, owner: str, request: Asked, tenant: Tenant) -> Account
 
 
 def shared_lines(
-    tenants: Iterable[Tenant], everyone: Iterable[Limit], deployments: Iterable[Deployment] = ()
+    tenants: Iterable[Tenant], everyone: Iterable[Limit], deployments: Iterable[Deployment] = (), *, now: float
 ) -> list[Line]:
-    """The limits of the few accounts that may be labels of gauges: tenants, deployments, providers, and all of us."""
+    """The limits now of the few accounts that may be labels of gauges: tenants, deployments, providers and everyone."""
     places, payers = list(deployments), list(tenants)
     levels = [(tenant.id, tenant.limits, [tenant]) for tenant in payers]
     return [
@@ -114,7 +139,7 @@ def shared_lines(
         for owner, limits, whose in [*levels, ("", everyone, payers)]
         for limit in limits
         for account in _shown(limit.account, owner, whose, places)
-        if limit.of in ("", account.id)
+        if limit.of in ("", account.id) and holds(limit, now)
     ]
 
 
@@ -138,7 +163,7 @@ def _level(
     known: dict[str, Account | None] = {}
     special = False
     for limit in limits:
-        if limit.until is not None and request.received >= limit.until:
+        if not holds(limit, request.received):
             continue
         kind = limit.account
         if kind in STEP_KINDS:
@@ -179,19 +204,23 @@ def _kept_for(line: Line) -> tuple[Account, Unit, str]:
 
 
 def _amounts(plan: Plan) -> Amounts:
-    return plan.worst_cost or 0, plan.worst_tokens
+    return plan.worst_cost or 0, plan
 
 
 def _amount(unit: Unit, amounts: Amounts) -> int:
     """Compared by identity: a unit's hash costs more than all of this."""
     if unit is Unit.COST:
         return amounts[0]
-    return amounts[1] if unit is Unit.TOKENS else 1
+    if unit is Unit.TOKENS:
+        return amounts[1].worst_tokens.all
+    if unit is Unit.INPUT_TOKENS:
+        return amounts[1].worst_tokens.input
+    return amounts[1].worst_tokens.output if unit is Unit.OUTPUT_TOKENS else 1
 
 
 def _served_by(kind: str, deployment: Deployment) -> str:
     return deployment.id if kind == "deployment" else deployment.provider.id
 
 
-def _holds(limit: Limit, now: float) -> bool:
-    return limit.until is None or now < limit.until
+def _what(limit: Limit) -> tuple[str, str, Unit, str, Action]:
+    return limit.account, limit.of, limit.unit, str(limit.window), limit.action

@@ -34,6 +34,10 @@ PACE_WEIGHT = 0.1
 RETRY_AFTER_MIN_S, RETRY_AFTER_MAX_S = 1.0, 30.0
 
 
+IDLE = "idle"
+"""The priority of what nobody waits for: it takes a place that is to spare, or none."""
+
+
 class Priority(IntEnum):
     """Who goes first."""
 
@@ -87,6 +91,16 @@ class Gate:
         self.taken += 1
         self.holding[tenant] = self.holding.get(tenant, 0) + 1
         self._here(tenant)
+
+    def take_spare(self, tenant: str, share: float) -> None:
+        """Takes a place that nobody would miss; who takes it does not count among the tenants that are here.
+
+        Raises Overloaded where more than this share of the places are taken, or somebody waits for one.
+        """
+        if self.waiting or self.taken >= self.places * share:
+            raise self.overloaded(tenant)
+        self.taken += 1
+        self.holding[tenant] = self.holding.get(tenant, 0) + 1
 
     async def enter(
         self, tenant: str, wait_max_s: float, priority: Priority = Priority.NORMAL, share: float = 1.0

@@ -15,19 +15,34 @@ import httpx
 import structlog
 
 from gateway import catalog, plugins, settings
-from gateway.accounts import shared_lines
+from gateway.accounts import in_force, shared_lines
+from gateway.alerting.watchman import Watchman
+from gateway.alerting.webhooks import Webhooks
 from gateway.api.admin import admin_app
-from gateway.api.chat import CountTokens, Generate
+from gateway.api.batches import BatchesEndpoint, refused
+from gateway.api.chat import COUNTED, GENERATED, CountTokens, Generate
+from gateway.api.files import FilesEndpoint
 from gateway.api.front import Endpoint, Front
 from gateway.api.health import Health as Probes
 from gateway.api.models import Models
 from gateway.api.once import Once
+from gateway.api.openapi import Described
 from gateway.api.reply import ASGISend, Message, Receive
 from gateway.api.responses import StoredResponses
+from gateway.api.stored import Kept
+from gateway.background import Background
+from gateway.batches.intake import Intake
+from gateway.batches.nouns import KIND as BATCH
+from gateway.batches.work import work_of
 from gateway.credentials.keyring import Keyring
+from gateway.doctor.watch import Doctor
 from gateway.errors import LedgerUnavailable
 from gateway.health import Health
 from gateway.hearsay import Hearsay
+from gateway.jobs.answers import answer_of
+from gateway.jobs.runner import Kinds, Runner
+from gateway.jobs.unfinished import KIND as ANSWER
+from gateway.learning.lessons import Lessons
 from gateway.ledger.base import Ledger, Line
 from gateway.ledger.open import open_ledger
 from gateway.ledger.redis import RedisLedger
@@ -37,20 +52,24 @@ from gateway.rebuild import Rebuild
 from gateway.recorder import Recorder
 from gateway.settings import Settings, SettingsError
 from gateway.settlements import Settlements
+from gateway.shadows.beside import Shadows
 from gateway.simulated import SimulatedTransport
 from gateway.site import Site, Sites
 from gateway.sql import rollup
 from gateway.sql.database import DatabaseUnavailable
+from gateway.sql.files import Files
+from gateway.sql.jobs import Jobs
+from gateway.sql.nouns import Snapshot
+from gateway.sql.outcomes import Turnout, store
 from gateway.sql.replies import Replies
 from gateway.sql.tenants import Store
 from gateway.tenants import Directory
 from gateway.tokens import Counter
 from gateway.transport.base import Transport
-from gateway.types import Format, Key, Limit, Provider, Tenant
+from gateway.types import Limit, Provider
 from gateway.upstream import TransportFor, real_transport
 from gateway.watching import Watching, watching
-from gateway.watchman import Watchman
-from gateway.webhooks import Webhooks
+from router_policies.difficulty.text import kept_of
 
 log = structlog.get_logger()
 
@@ -58,6 +77,8 @@ WATCH_S = 0.5
 """How often the settings file and the admin's changes are looked at: a suspension holds everywhere within a second."""
 EXPIRE_S = 2.0
 DRAIN_S = 10.0
+SHADOWS_S = 2.0
+"""What nobody waits for is given up after this long."""
 REBUILD_S = 10.0
 """A start waits so long for a Redis that has to be told what it has forgotten."""
 COLLECT_AFTER = 10_000
@@ -86,7 +107,7 @@ class Gateway:
         self._watching = watched or watching()
         self._tasks: list[asyncio.Task[None]] = []
         self._revision = -1
-        self._stored: tuple[list[Tenant], list[Key]] = ([], [])
+        self._stored = Snapshot()
         self._front: Endpoint | None = None
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: ASGISend) -> None:
@@ -106,39 +127,65 @@ class Gateway:
         metrics = Metrics()
         recorder = Recorder(ledger, found.database, Path(found.spool), metrics, spool_bytes_max=found.spool_bytes_max)
         await recorder.start()
+        keyring = Keyring(plugins.credentials, asyncio.get_running_loop().time, metrics.keyed)
+        health = Health()
         self.parts = Parts(
             ledger=ledger,
-            credentials=Keyring(plugins.credentials),
-            upstream=self._watching.upstream(self._transport),
+            credentials=keyring,
+            upstream=self._watching.upstream(self._transport, keyring),
             counter=Counter(),
-            health=Health(),
+            health=health,
             settlements=Settlements(ledger, recorder, remembers=_forgets(ledger)),
             recorder=recorder,
             metrics=metrics,
+            shadows=Shadows(metrics, self._told),
+            doctor=Doctor(metrics),
+            lessons=Lessons(self.store.database, health.habits, kept_of, lambda: self.sites.current.settings.learning),
+            background=Background(Jobs(self.store.database)),
         )
+        await self.parts.lessons.recall()
         await self._read_stored()
         self.sites = Sites(self._site(found))
         self._front = self._endpoints(found)
-        for work in (self._watch(), self._expire(), self.parts.settlements.retry(), rollup.keep(self.store.database)):
+        for work in self._chores():
             self._spawn(work)
         if isinstance(ledger, RedisLedger) and ledger.guarded:
-            rebuild = Rebuild(ledger.past, self.parts.settlements, self.store.database, self._limits)
-            await rebuild.begin(REBUILD_S)
-            self._spawn(rebuild.watch())
+            await self._remind(ledger)
         self.webhooks = Webhooks(metrics)
-        watchman = Watchman(
-            ledger,
+        self._spawn(self._watchman().watch())
+        if found.redis is not None:
+            self._spawn(Hearsay(found.redis, self.parts.health, asyncio.get_running_loop().time).run())
+        self._on_hangup(self.reload)
+
+    def _chores(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """What runs beside the requests until the end."""
+        database, parts = self.store.database, self.parts
+        yield from (self._watch(), self._expire(), parts.settlements.retry(), rollup.keep(database))
+        yield from (parts.doctor.watch(), parts.doctor.keep(database), parts.lessons.run(), self.runner.run())
+
+    def _watchman(self) -> Watchman:
+        return Watchman(
+            self.parts.ledger,
             self.store.database,
-            metrics,
+            self.parts.metrics,
             self.webhooks,
             wanted=lambda: self.sites.current.settings.alerts,
             shared=self._shared,
             limits=self._limits,
         )
-        self._spawn(watchman.watch())
-        if found.redis is not None:
-            self._spawn(Hearsay(found.redis, self.parts.health, asyncio.get_running_loop().time).run())
-        self._on_hangup(self.reload)
+
+    async def _remind(self, ledger: RedisLedger) -> None:
+        """A Redis is told what it has forgotten, now and whenever it has."""
+        rebuild = Rebuild(
+            ledger.past,
+            self.parts.settlements,
+            self.store.database,
+            self._limits,
+            lasting=self.runner.outstanding,
+            unspool=self.parts.recorder.unspool,
+        )
+        await rebuild.begin(REBUILD_S)
+        self._spawn(rebuild.watch())
 
     async def stop(self) -> None:
         """Settles and records what is known, within a bound, and gives everything back."""
@@ -148,9 +195,13 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.webhooks.close()
+        await self.parts.shadows.stop(SHADOWS_S)
+        await self.parts.lessons.flush(last=True)
         await self.parts.background.stop()
         await self.parts.settlements.flush()
         await self.parts.recorder.drain(DRAIN_S)
+        await self.parts.doctor.flush(self.store.database)
+        self.probes.publish()
         await self.parts.upstream.close()
         self.parts.counter.close()
         await self.parts.ledger.close()
@@ -176,18 +227,25 @@ class Gateway:
     def _site(self, found: Settings) -> Site:
         known = catalog.build(found)
         self.parts.counter.serve(known.deployments.values())
-        tenants, keys = self._stored
-        directory = Directory([*found.tenants, *tenants], [*found.keys, *keys])
+        stored = self._stored
+        directory = Directory([*found.tenants, *stored.tenants], [*found.keys, *stored.keys])
+        limits = in_force(found.limits, stored.limits)
         degrade = plugins.policy("budget_aware", {})
-        planner = self._watching.planner(known, self.parts.counter, self.parts.health, found.limits, degrade)
+        parts, decided = self.parts, self.parts.metrics.decided
+        planner = self._watching.planner(known, parts.counter, parts.health, limits, degrade, decided=decided)
         dialects = {name: plugins.dialect(name) for name in {each.dialect for each in found.providers.values()}}
-        pipeline = self._watching.pipeline(self.parts, planner, dialects, found.limits, found.ledger.hold_s)
+        pipeline = self._watching.pipeline(self.parts, planner, dialects, limits, found.ledger.hold_s)
         return Site(found, known, directory, pipeline)
+
+    async def _told(self, turnout: Turnout) -> None:
+        """Keeps what the gateway itself found of an answer."""
+        await self.store.database.run(lambda connection: store(connection, [turnout]), write=True)
 
     def _shared(self) -> list[Line]:
         """The limits of the few accounts that are looked at all the time."""
         site = self.sites.current
-        return shared_lines(site.directory.tenants, site.settings.limits, site.catalog.deployments.values())
+        places = site.catalog.deployments.values()
+        return shared_lines(site.directory.tenants, site.pipeline.limits, places, now=time.time())
 
     def _limits(self) -> Iterator[tuple[Limit, str]]:
         """Every limit in force, and the tenant whose it is."""
@@ -196,7 +254,7 @@ class Gateway:
             yield from ((limit, payer.id) for limit in payer.limits)
         for key in site.directory.keys:
             yield from ((limit, key.tenant) for limit in key.limits)
-        yield from ((limit, "") for limit in site.settings.limits)
+        yield from ((limit, "") for limit in site.pipeline.limits)
 
     def _endpoints(self, found: Settings) -> Front:
         metrics = self.parts.metrics
@@ -204,28 +262,31 @@ class Gateway:
         models = Models(self.sites)
         once = self.once = Once(Replies(self.store.database))
         endpoints: dict[str, dict[str, Endpoint]] = {
-            "/v1/chat/completions": {"POST": Generate(Format.CHAT, self.sites, metrics, once)},
-            "/v1/messages": {"POST": Generate(Format.MESSAGES, self.sites, metrics, once)},
-            "/v1/messages/count_tokens": {"POST": CountTokens(Format.MESSAGES, self.sites, metrics)},
-            "/v1/responses": {"POST": Generate(Format.RESPONSES, self.sites, metrics, once)},
-            "/v1/responses/input_tokens": {"POST": CountTokens(Format.RESPONSES, self.sites, metrics)},
-            "/v1/completions": {"POST": Generate(Format.COMPLETIONS, self.sites, metrics, once)},
-            "/v1/embeddings": {"POST": Generate(Format.EMBEDDINGS, self.sites, metrics, once)},
-            "/v1/rerank": {"POST": Generate(Format.RERANK, self.sites, metrics, once)},
-            "/v1/moderations": {"POST": Generate(Format.MODERATIONS, self.sites, metrics, once)},
-            "/v1/images/generations": {"POST": Generate(Format.IMAGES, self.sites, metrics, once)},
-            "/v1/audio/transcriptions": {"POST": Generate(Format.TRANSCRIPTIONS, self.sites, metrics, once)},
-            "/v1/audio/translations": {"POST": Generate(Format.TRANSLATIONS, self.sites, metrics, once)},
-            "/v1/audio/speech": {"POST": Generate(Format.SPEECH, self.sites, metrics, once)},
+            **{path: {"POST": Generate(each, self.sites, metrics, once)} for path, each in GENERATED.items()},
+            **{path: {"POST": CountTokens(each, self.sites, metrics)} for path, each in COUNTED.items()},
             "/v1/models": {"GET": models},
             "/healthz": {"GET": self.probes.alive},
             "/readyz": {"GET": self.probes.ready},
             "/metrics": {"GET": self.probes.metrics},
+            "/openapi.json": {"GET": Described()},
         }
         admin = admin_app(self.store, self.parts.ledger, self.sites, found.admin_key)
         kept = StoredResponses(self.sites)
         asked = {"/admin/": admin, "/v1/organization/": admin}
-        return Front(endpoints, {"/v1/models/": models, "/v1/responses/": kept, **asked})
+        batches = self._batches()
+        endpoints |= {prefix[:-1]: {"GET": each, "POST": each} for prefix, each in batches.items()}
+        return Front(endpoints, {"/v1/models/": models, "/v1/responses/": kept, **batches, **asked})
+
+    def _batches(self) -> dict[str, Endpoint]:
+        """Files and batches, and who follows them when nobody asks."""
+        jobs, files = Jobs(self.store.database), Files(self.store.database)
+        kinds: Kinds = {BATCH: work_of(jobs, files, refused), ANSWER: answer_of(jobs)}
+        self.runner = Runner(self.sites, jobs, kinds, files.expire)
+        served = {
+            "files": FilesEndpoint(files).serve,
+            "batches": BatchesEndpoint(Intake(jobs, files, self.runner)).serve,
+        }
+        return {f"/v1/{name}/": Kept(name, self.sites, self.parts.metrics, serve) for name, serve in served.items()}
 
     async def _read_stored(self) -> bool:
         """Tenants and keys made through the admin API, if they changed.  A database that is away changes nothing."""
@@ -241,10 +302,11 @@ class Gateway:
         return True
 
     async def _watch(self) -> None:
-        """Until cancelled: follows the settings file and the stored tenants."""
+        """Until cancelled: follows the settings file and the stored tenants, and shows other workers our figures."""
         seen = self._stamp()
         while True:
             await asyncio.sleep(WATCH_S)
+            self.probes.publish()
             stamp = self._stamp()
             changed = await self._read_stored()
             if stamp != seen or changed or self._prices_changed():

@@ -1,20 +1,27 @@
 """Answers that a provider makes in the background, after their request is over.
 
 What is set aside stays so while the answer is made: it is asked for until it is there, and settled then, once, whoever
-else asks for it.  A gateway that stops first leaves the hold to expire, which books it as presumed spend.
+else asks for it.  A gateway that dies or stops first leaves a job, with which another goes on (`gateway.jobs.answers`);
+a hold that has expired meanwhile is presumed spend until then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.dialects.base import Decoder, Dialect
 from gateway.dialects.openai_responses import kept
 from gateway.errors import GatewayError, UpstreamBroken, UpstreamDenied
+from gateway.jobs.lease import keep
+from gateway.jobs.unfinished import job_of
+from gateway.sql.database import DatabaseUnavailable
+from gateway.sql.jobs import Job, Jobs
 from gateway.types import Bucket, Usage
 
 if TYPE_CHECKING:
@@ -30,7 +37,8 @@ LOOKS_MAX = 2_000
 class Background:
     """One per process."""
 
-    def __init__(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    def __init__(self, jobs: Jobs | None = None, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        self._jobs = jobs
         self._sleep = sleep
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -39,6 +47,29 @@ class Background:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    @asynccontextmanager
+    async def kept(self, exchange: Exchange) -> AsyncIterator[None]:
+        """While the block lasts, a job holds all that settling takes, should this gateway not live to do it."""
+        if self._jobs is None:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        job = job_of(exchange, secrets.token_hex(8), loop.time(), time.time())
+        adding = loop.create_task(_added(self._jobs, job))  # nobody waits for it
+        keeping = loop.create_task(keep(self._jobs, job))
+        try:
+            yield
+        except BaseException:
+            keeping.cancel()
+            await adding
+            with suppress(DatabaseUnavailable):
+                await self._jobs.put_down(replace(job, next_at=time.time()))
+            raise
+        keeping.cancel()
+        await adding
+        with suppress(DatabaseUnavailable):
+            await self._jobs.forget(job)
 
     async def made(self, exchange: Exchange, parts: Parts, dialect: Dialect) -> Usage | None:
         """What the answer used, once it is there; None: nothing, or nobody can say."""
@@ -67,12 +98,18 @@ class Background:
                 await task
 
 
+async def _added(jobs: Jobs, job: Job) -> None:
+    """A database that is away leaves the answer to this gateway alone."""
+    with suppress(DatabaseUnavailable):
+        await jobs.add(job)
+
+
 async def _looked(exchange: Exchange, parts: Parts, dialect: Dialect, id_: str) -> Decoder:
     """One look at the answer; a GatewayError where there was none to be seen."""
     step = exchange.step
     provider = step.deployment.provider
     decoder = dialect.decoder(replace(exchange.request, stream=False), step, exchange.bill)
-    call = await parts.credentials.proven(kept(step.deployment, id_), provider)
+    call = kept(step.deployment, id_)
     async with asyncio.timeout(provider.timeouts.first_byte_s):
         async with await parts.upstream.open(call, provider, dialect) as answer:
             async for chunk in answer.chunks():

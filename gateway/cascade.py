@@ -103,7 +103,7 @@ async def _heeded(exchange: Exchange, verdict: Verdict, send: Send, pipeline: Pi
         await _sent(exchange, heard[verdict.take], send, pipeline.pass_on)
         return True
     if verdict.reason:
-        exchange.escalated = True
+        exchange.escalated = not verdict.onward
         exchange.plan = exchange.plan.because(f"cascade: escalated, {verdict.reason}")
         pipeline.parts.metrics.escalated(exchange.route.id if exchange.route else "", verdict.reason)
     return False
@@ -151,7 +151,7 @@ class Shelf:
         self.data += data
         if self._early is not None and (decoder := self._exchange.decoder) is not None:
             text = decoder.generated()
-            if len(text) >= self._early and self._judge.promising(text):
+            if len(text) >= self._early and self._judge.promising(text) and not self._declines():
                 await self._let_through()
         return None
 
@@ -169,6 +169,10 @@ class Shelf:
             exchange.opened = True
             await self._send.start(200, reply_headers(exchange))
         await self._send.chunk(KEEP_ALIVE)
+
+    def _declines(self) -> bool:
+        """Whether what came says so itself."""
+        return read(self._exchange.asked, self._exchange.step, bytes(self.data)).finish == "refused"
 
     async def _let_through(self) -> None:
         self.through = True

@@ -1,4 +1,4 @@
-"""Whether a step may be taken now: its circuit lets a call through, and its deployment has a place for one more."""
+"""Whether a step may be taken now: its circuit lets a call through, a key and its deployment have room for one more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Self
 
-from gateway.admission import Gate, Gates, Priority
+from gateway.admission import IDLE, Gate, Gates, Priority
+from gateway.credentials.keyring import Keyring
 from gateway.errors import GatewayError, NoDeployment, UpstreamOverloaded, UpstreamRateLimited, UpstreamTimeout
 from gateway.health import Condition, Health
 from gateway.plan import Step
@@ -16,6 +17,8 @@ QUEUE_S = 30.0
 """How long a request may wait for a place where nobody else can serve it."""
 QUEUE_ELSEWHERE_S = 0.3
 """The same where another deployment can."""
+IDLE_SHARE = 0.5
+"""Of the places: with more of them taken there is none to spare."""
 STRAIN = (UpstreamRateLimited, UpstreamOverloaded, UpstreamTimeout)
 CLIENT_SHARE = 0.95
 """Of the time a client waits: then it hears from us instead of giving up, and what it cost is known."""
@@ -40,16 +43,24 @@ def patient(request: Request, step: Step, waited_s: float) -> bool:
     return waited_s >= (min(times.first_byte_s, times.idle_s, times.total_s) if request.stream else times.total_s)
 
 
+def tokens(step: Step) -> tuple[int, int]:
+    """What a call is expected to take of a provider's own limits: tokens in and out."""
+    return step.estimate.expected, (step.output_expected + step.reasoning_expected) * step.choices
+
+
 class Place:
     """One call on its way; used as a context, it is given back when the call is over."""
 
-    __slots__ = ("_condition", "_gate", "_now", "_tenant")
+    __slots__ = ("_condition", "_gate", "_now", "_step", "_tenant")
 
-    def __init__(self, gate: Gate, tenant: Tenant, condition: Condition, now: Callable[[], float]) -> None:
-        self._gate, self._tenant, self._condition, self._now = gate, tenant, condition, now
+    def __init__(self, gate: Gate, tenant: Tenant, condition: Condition, step: Step, now: Callable[[], float]) -> None:
+        self._gate, self._tenant, self._condition, self._step, self._now = gate, tenant, condition, step, now
 
     def __enter__(self) -> Self:
-        self._condition.began(self._now())
+        condition = self._condition
+        condition.began(self._now())
+        if condition.quotas:
+            condition.sent(*tokens(self._step))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -64,12 +75,14 @@ class Place:
 class Entrance:
     """The way to every deployment."""
 
-    def __init__(self, health: Health, gates: Gates, now: Callable[[], float]) -> None:
-        self._health, self._gates, self._now = health, gates, now
+    def __init__(self, health: Health, gates: Gates, keyring: Keyring, now: Callable[[], float]) -> None:
+        self._health, self._gates, self._keyring, self._now = health, gates, keyring, now
 
     def in_service(self, step: Step) -> bool:
-        """Whether the circuit of its deployment lets a call through."""
-        return self._health.of(step.deployment.id).circuit.admits(self._now())
+        """Whether the circuit of its deployment lets a call through, with a key that has room for one."""
+        deployment = step.deployment
+        admitted = self._health.of(deployment.id).circuit.admits(self._now())
+        return admitted and self._keyring.wait_s(deployment.provider) <= 0
 
     def check(self, steps: Iterable[Step], tenant: Tenant) -> None:
         """Returns if some step may be taken, now or after a wait.  Raises NoDeployment, Overloaded.
@@ -87,7 +100,7 @@ class Entrance:
 
     def nobody(self, steps: Iterable[Step]) -> NoDeployment:
         """The error of a request that nobody can be asked to serve, with the moment when somebody can."""
-        waits = (self._health.of(step.deployment.id).circuit.wait_s(self._now()) for step in steps)
+        waits = (self._wait_s(step.deployment) for step in steps)
         return NoDeployment(
             "Every deployment that could serve this request is out of service.", retry_after_s=min(waits, default=5.0)
         )
@@ -95,16 +108,25 @@ class Entrance:
     async def enter(self, step: Step, tenant: Tenant, ends: float, *, last: bool) -> Place:
         """A place; it waits for one at most until `ends` (loop time), and not long unless the step is the last.
 
+        The provider's own limits are only known by hearsay: the last step is tried without room in them.
         Raises Overloaded.
         """
         condition, gate = self._health.of(step.deployment.id), self._gate(step.deployment)
+        if condition.quotas and not last and not condition.room(self._now(), *tokens(step)):
+            raise gate.overloaded(tenant.id)
         share = condition.circuit.share(self._now())
-        if gate.free(tenant.id, share):
+        if tenant.priority == IDLE:
+            gate.take_spare(tenant.id, share * IDLE_SHARE)
+        elif gate.free(tenant.id, share):
             gate.take(tenant.id)
         else:
             wait_max_s = min(QUEUE_S if last else QUEUE_ELSEWHERE_S, ends - self._now())
             await gate.enter(tenant.id, wait_max_s, Priority[tenant.priority.upper()], share)
-        return Place(gate, tenant, condition, self._now)
+        return Place(gate, tenant, condition, step, self._now)
+
+    def _wait_s(self, deployment: Deployment) -> float:
+        circuit_s = self._health.of(deployment.id).circuit.wait_s(self._now())
+        return max(circuit_s, self._keyring.wait_s(deployment.provider))
 
     def _gate(self, deployment: Deployment) -> Gate:
         return self._gates.of(deployment.id, deployment.concurrency_max or deployment.provider.max_connections)

@@ -14,6 +14,7 @@ GatewayError
 |  |- UnknownModel                 404 model_not_found
 |  |- NotFound                     404 not_found
 |  |- MethodNotAllowed             405 method_not_allowed
+|  |- RequestTimeout               408 request_timeout            the request itself did not arrive in time
 |  |- Conflict                     409 conflict
 |  |- BodyTooLarge                 413 request_too_large
 |  `- UpstreamRejected             400.. upstream_rejected        the provider says the request is wrong
@@ -27,6 +28,7 @@ GatewayError
 |- UpstreamFailure                 a provider failed; the next step of the plan may do better
 |  |- UpstreamUnreachable          502 upstream_unreachable
 |  |- UpstreamBroken               502 upstream_broken            reset, cut or unreadable reply
+|  |  `- UpstreamLeft              502 stale_connection           a kept connection was closed as we used it
 |  |- UpstreamFailed               502 upstream_error             its own 5xx
 |  |- UpstreamTimeout              504 upstream_timeout
 |  |- UpstreamRateLimited          429 upstream_rate_limited
@@ -124,6 +126,12 @@ class NotFound(ClientError):
 class MethodNotAllowed(ClientError):
     status = 405
     code = "method_not_allowed"
+
+
+class RequestTimeout(ClientError):
+    status = 408
+    code = "request_timeout"
+    retryable = True
 
 
 class Conflict(ClientError):
@@ -228,6 +236,12 @@ class UpstreamBroken(UpstreamFailure):
     code = "upstream_broken"
 
 
+class UpstreamLeft(UpstreamBroken):
+    """A kept connection ended, without a byte of a reply, just as a request was sent on it."""
+
+    code = "stale_connection"
+
+
 class UpstreamFailed(UpstreamFailure):
     code = "upstream_error"
 
@@ -255,6 +269,7 @@ class UpstreamDenied(UpstreamFailure):
 
     code = "upstream_denied"
     retryable = False
+    of_key = True  # whether another key may do; False: it is the model that is not served
 
 
 class InternalError(GatewayError):

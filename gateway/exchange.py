@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway import money
 from gateway.dialects.base import Decoder
-from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
+from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout
 from gateway.ledger.base import NOTHING, Balance, Line, Reservation, Spent, share_of
 from gateway.plan import Mode, Plan, Said, Step
+from gateway.savings import savings
 from gateway.tokens import Content, Counter
 from gateway.types import (
     OUTPUT_BUCKETS,
@@ -28,6 +29,9 @@ from gateway.types import (
     Unit,
     Usage,
 )
+
+if TYPE_CHECKING:
+    from gateway.resuming import Begun
 
 TOKENS_PER_SECOND = 60.0
 """Of a deployment nobody has measured: what an answer that was hung up on may have grown to by then."""
@@ -55,7 +59,7 @@ class Trial:
     @property
     def spent(self) -> Spent:
         """The same beside its tokens."""
-        return Spent(self.amount, 1, self.usage.input_tokens + self.usage.output_tokens)
+        return Spent(self.amount, 1, self.usage.input_tokens, self.usage.output_tokens)
 
 
 @dataclass(slots=True)
@@ -90,7 +94,8 @@ class Exchange:
     opened: bool = False  # the client has seen the headers, and maybe nothing else
     trials: list[Trial] = field(default_factory=list)  # answers of a cascade that the client has not got
     escalated: bool = False  # its judge has found them wanting
-    _reached_before: bool = False
+    resumed: Begun | None = None  # what the client has of an answer that broke off
+    awaited: bool = False  # the current attempt has been sent, and nothing has come back that ends it
     _costs: dict[str, tuple[Usage, Cost]] = field(default_factory=dict)  # by deployment
 
     def __post_init__(self) -> None:
@@ -104,24 +109,43 @@ class Exchange:
 
     def turn_to(self, step: Step) -> None:
         """The next attempt is on this step."""
+        self._leave()
         self.step = step
-        self.asked = self.request
+        self.asked = self.resumed.asks(self.request) if self.resumed else self.request
         self.decoder = None
         self.error = None
         self.attempts += 1
-        self._reached_before = self.reached
+        self.awaited = False
+
+    def sent(self) -> None:
+        """The request goes out: from now on something may be owed."""
+        self.reached = self.awaited = True
+
+    def repeats(self) -> None:
+        """What was sent has failed, and the same is asked of the same deployment once more."""
+        self.retries += 1
+        self.awaited = False
 
     def failed(self, error: GatewayError, counter: Counter) -> None:
         """The current attempt gave nothing.  A provider that went silent or broke off may charge what it worked."""
         self.error = error
-        if isinstance(error, UpstreamUnreachable):
-            self.reached = self._reached_before
+        if not self.awaited:  # nothing was sent, or that had failed already
             return
-        wasted = 0
-        if self.first_byte is None and self._worked(error):
-            wasted = self.bill(self._counted(None, self._generated(counter))).total or 0
+        worked = self.first_byte is None and self._worked(error)
+        wasted = (self.bill(self._counted(None, self._generated(counter))).total or 0) if worked else 0
         self.wasted += wasted
         self.spilt.append((self.step, wasted))
+
+    def _leave(self) -> None:
+        """The failed attempt is not the last: what it reported to have used, and nobody was sent, is wasted."""
+        usage = None if self.decoder is None else self.decoder.meter.usage
+        if usage is None or self.error is None or self.first_byte is not None:
+            return
+        cost = self.bill(usage).total
+        told = (self.step.worst_cost or 0) if cost is None else cost
+        self.wasted += told
+        self.spilt[-1] = self.step, told
+        self.decoder = None
 
     def _worked(self, error: GatewayError) -> bool:
         """Whether a provider may have worked although nothing of it can be used, and it did not say what it charges."""
@@ -148,13 +172,14 @@ class Exchange:
 
     def take(self, trial: Trial) -> None:
         """An answer that was tried is the one the client gets."""
+        self._leave()
         self.trials.remove(trial)
         self.step, self.decoder, self.error = trial.step, trial.decoder, None
 
     @property
     def overhead(self) -> NanoUSD:
         """What was paid for and is of no use: judges, answers thrown away, attempts that gave nothing."""
-        return self.wasted + sum(trial.amount for trial in self.trials)
+        return self.wasted + sum(trial.amount for trial in self.trials) if self.trials else self.wasted
 
     def holds(self) -> list[Reservation]:
         """Everything that is set aside."""
@@ -169,10 +194,11 @@ class Exchange:
 
         None: the hold bounds it already.
         """
-        if not self.wasted or self.plan.mode is Mode.CASCADE:  # whose hold is the sum of its steps
+        self._leave()
+        if not (self.wasted or self.trials) or self.plan.mode is Mode.CASCADE:  # whose hold is the sum of its steps
             return None
         cost = step.worst_cost or 0
-        spent = Spent(self.wasted + cost, shares=self._used(step.deployment, Spent(cost, 0)))
+        spent = Spent(self.overhead + cost, shares=self._used(step.deployment, Spent(cost, 0)))
         lines = tuple(
             replace(line, amount=missing)
             for index, line in enumerate(self.reservation.lines)
@@ -182,10 +208,7 @@ class Exchange:
         )
         if not lines:
             return None
-        id_ = f"{self.request.id}.{self.attempts}"
-        amount = max(line.amount for line in lines)
-        draft = replace(self.reservation.draft, id=id_, cost=amount, reserved=amount)
-        return Reservation(id_, self.tenant.id, lines, draft, hold_s)
+        return self.reservation.beside(f"{self.request.id}.{self.attempts}", lines, hold_s)
 
     def _added(self, index: int) -> int:
         """What has been set aside later for a line of the hold."""
@@ -204,16 +227,15 @@ class Exchange:
         spilt = [(step.deployment, Spent(wasted)) for step, wasted in self.spilt]
         for deployment, part in [*tried, *spilt, (last, own)]:
             for name in (f"deployment {deployment.id}", f"provider {deployment.provider.id}"):
-                known = found.get(name, NOTHING)
-                found[name] = Spent(known.cost + part.cost, known.requests + part.requests, known.tokens + part.tokens)
+                found[name] = found.get(name, NOTHING) + part
         return found
 
-    def _shares(self, cost: NanoUSD, tokens: int) -> dict[str, Spent] | None:
+    def _shares(self, last: Spent) -> dict[str, Spent] | None:
         """What each deployment and provider served; None where no account asks."""
         if not any(line.account.kind in STEP_KINDS for line in self.reservation.lines):
             return None
         counted = bool(self.spilt) and self.spilt[-1][0] is self.step  # the last attempt failed: its request is there
-        return self._used(self.step.deployment, Spent(cost, 0 if counted else 1, tokens))
+        return self._used(self.step.deployment, replace(last, requests=0) if counted else last)
 
     def bill(self, usage: Usage) -> Cost:
         """Prices usage on the deployment in use, at the hour of the request; as its provider does where that holds."""
@@ -234,14 +256,14 @@ class Exchange:
     def usage(self, counter: Counter, now: float) -> Usage | None:
         """What the provider reported; else our own count of what was generated; None where nothing was."""
         if self.decoder is None:
-            return None if self.error is not None else self._guess(now)
+            return self._guess(now) if self.awaited and self.error is None else None
         meter = self.decoder.meter
         if meter.usage is not None and (meter.complete or self._nothing_sent()):
             return meter.usage
         if self._nothing_sent():
             return None
         tokens = counter.count_text(self.decoder.generated(), self.step.deployment)
-        if not tokens and not meter.complete:
+        if not tokens and not meter.complete and meter.usage is None:
             return self._guess(now)
         return self._counted(meter.usage, tokens)
 
@@ -282,6 +304,8 @@ class Exchange:
     def baseline_cost(self, usage: Usage) -> NanoUSD | None:
         """What the route's reference model would have cost for the same tokens."""
         baseline = self.plan.baseline
+        if self.request.shadow_of:
+            return 0  # without routes nobody would have asked
         if baseline is None:
             return None
         if baseline.deployment is self.step.deployment:
@@ -292,14 +316,16 @@ class Exchange:
         """What is owed, and what happened.  An unknown cost is settled as all that was set aside: never as zero."""
         used = usage or Usage()
         cost = self.bill(used) if usage else Cost(0)
-        set_aside = self.plan.worst_cost or 0
         overhead = self.overhead
         known = cost.total is not None and all(trial.cost.total is not None for trial in self.trials)
-        owed = set_aside if cost.total is None else cost.total + overhead
-        tokens = used.input_tokens + used.output_tokens
-        shares = self._shares((self.step.worst_cost or 0) if cost.total is None else cost.total, tokens)
-        tokens += sum(trial.spent.tokens for trial in self.trials)
-        first = self.first_byte
+        if cost.total is None:
+            own, owed = self.step.worst_cost or 0, self.plan.worst_cost or 0
+        else:
+            own, owed = cost.total, cost.total + overhead
+        last = Spent(own, 1, used.input_tokens, used.output_tokens)
+        every = sum((trial.spent for trial in self.trials), last) if self.trials else last
+        spent = Spent(owed, 1, every.input_tokens, every.output_tokens, self._shares(last))
+        first = self.resumed.first_byte if self.resumed else self.first_byte
         record = Record(
             **self._known(),
             version=1,
@@ -315,7 +341,8 @@ class Exchange:
             calculated_cost=self._priced(used, self.step.deployment).total if usage else None,
             service_tier=used.service_tier,
             baseline_cost=self.baseline_cost(used) if usage else None,
-            overhead_cost=overhead,
+            savings=savings(self.request, self.plan, self.step, used, cost.total, self._priced) if usage else {},
+            overhead_cost=owed if self.request.shadow_of else overhead,
             status=self.status,
             error=self.error.code if self.error else "",
             attempts=self.attempts + self.retries,
@@ -323,7 +350,7 @@ class Exchange:
             first_token_ms=round((first - self.began) * 1000) if first is not None else 0,
             flags=used.flags,
         )
-        return Spent(owed, 1, tokens, shares), record
+        return spent, record
 
     def _draft(self) -> Record:
         return Record(**self._known(), version=0, outcome=Outcome.PRESUMED, estimated=True, cost=self.plan.worst_cost)
@@ -349,6 +376,7 @@ class Exchange:
             "reserved": (self.plan.worst_cost or 0) + sum(extra.draft.reserved for extra in self.extras),
             "tokens_estimated": self.step.estimate.expected,
             "reasons": "; ".join(self.plan.reasons),
+            "shadow_of": request.shadow_of,
         }
 
     def remaining(self, cost: NanoUSD) -> NanoUSD | None:

@@ -23,6 +23,7 @@ def explain(plan: Plan, model: str, route: str | None = None) -> dict[str, Any]:
         "reserve_usd": _usd(plan.worst_cost),
         "baseline": _candidate(plan.baseline) if plan.baseline else None,
         "saving_usd": _usd(saving),
+        "aside": _aside(plan),
     }
 
 
@@ -35,6 +36,7 @@ def in_words(plan: Plan, model: str, route: str | None = None) -> list[str]:
         *([f"Why: {'; '.join(plan.reasons)}."] if plan.reasons else []),
         *([_reserve_line(plan)] if plan.steps else []),
         *_baseline_lines(plan),
+        *_aside_lines(plan),
     ]
 
 
@@ -105,6 +107,22 @@ def _baseline_lines(plan: Plan) -> list[str]:
     share = _share(abs(saving), plan.baseline.expected_cost or 0)
     verb = "saves" if saving >= 0 else "adds"
     return [f"{line}: this {verb} about {_priced(abs(saving))} ({share:.0%})."]
+
+
+def _aside(plan: Plan) -> dict[str, Any] | None:
+    aside = plan.aside
+    if aside is None:
+        return None
+    return {"model": aside.model, "share": aside.share, "budget_usd": _usd(aside.budget), "llm": aside.llm or None}
+
+
+def _aside_lines(plan: Plan) -> list[str]:
+    aside = plan.aside
+    if aside is None:
+        return []
+    judge = f"{aside.llm} compares" if aside.llm else "compared by what they say"
+    budget = f"at most ${dollars(aside.budget)} a day"
+    return [f"Beside it: {aside.model} answers {aside.share:.2%} of such requests too, unheard, {judge}; {budget}."]
 
 
 def _saving(step: Step | None, baseline: Step | None) -> NanoUSD | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gateway.accounts import account_of
+from gateway.accounts import account_of, holds
 from gateway.ledger.base import Balance
 from gateway.types import Account, Action, Limit, Request, Tenant
 
@@ -45,7 +45,7 @@ class Fills:
         found: Fill | None = None
         for owner, limits in ((tenant.id, tenant.limits), (tenant.id, request.key.limits), ("", everyone)):
             for limit in limits:
-                if limit.action is Action.DEGRADE:
+                if limit.action is Action.DEGRADE and holds(limit, request.received):
                     fill = self._known(limit, owner, request, tenant)
                     if fill is not None and (found is None or fill.share > found.share):
                         found = fill

@@ -53,6 +53,25 @@ class Habits:
             found = self._talks[deployment] = {}
         return found
 
+    def told(self) -> dict[str, dict[str, Any]]:
+        """All that is known of how deployments answer, by deployment, as JSON can hold it."""
+        return {
+            deployment: {
+                "talks": [[task, effort, talk.visible, talk.reasoning] for (task, effort), talk in talks.items()],
+                "cached_share": self._shares.get(deployment),
+            }
+            for deployment, talks in self._talks.items()
+            if talks
+        }
+
+    def recall(self, deployment: str, known: Mapping[str, Any]) -> None:
+        """Begins with what `told` said before; what has been learned since counts more."""
+        talks = self.talks(deployment)
+        for task, effort, visible, reasoning in known["talks"][:TALKS_MAX]:
+            talks.setdefault((task, effort), Talk(visible, reasoning))
+        if known["cached_share"] is not None:
+            self._shares.setdefault(deployment, known["cached_share"])
+
     def typical(self, effort: str) -> Talk:
         """What to expect of a deployment that has not answered yet: as many words as others, and no thoughts."""
         known = [talk.visible for talks in self._talks.values() if (talk := talks.get(("", effort))) is not None]
@@ -91,9 +110,13 @@ class Habits:
             share = min(1.0, usage.cached_tokens / held)
             known = self._shares.get(id_)
             self._shares[id_] = share if known is None else _blend(known, share)
-        if not usage.cached_tokens and not any(bucket in usage.tokens for bucket in WRITES) and _charges(deployment):
+        if (
+            not usage.cached_tokens
+            and not any(bucket in usage.tokens for bucket in WRITES)
+            and charges_writes(deployment)
+        ):
             return  # whoever charges for writing has written nothing
-        until = now + max((ttl for bucket, ttl in LONGER.items() if bucket in usage.tokens), default=TTL_S)
+        until = now + kept_s(usage)
         if links:
             length = links[-1][1] or 1
             for prefix, chars in {links[0], links[-1]}:
@@ -106,6 +129,13 @@ class Habits:
         while len(self._held) > self._prefixes_max:
             del self._held[next(iter(self._held))]
 
+    def held(self, body: Mapping[str, Any]) -> dict[str, float]:
+        """Until when (unix seconds, past or not) each deployment keeps what it has read of its beginning."""
+        found: dict[str, float] = {}
+        for prefix, _ in prefixes(body):
+            found |= {deployment: until for deployment, (until, _) in self._held.get(prefix, {}).items()}
+        return found
+
     def _known(self, links: list[tuple[int, int]], now: float) -> dict[str, int]:
         """Tokens of the longest prefix that each deployment has read and not yet forgotten."""
         found: dict[str, int] = {}
@@ -117,6 +147,17 @@ class Habits:
         return found
 
 
+def kept_s(usage: Usage) -> float:
+    """How long a provider keeps what it has just read or written."""
+    return max((ttl for bucket, ttl in LONGER.items() if bucket in usage.tokens), default=TTL_S)
+
+
+def charges_writes(deployment: Deployment) -> bool:
+    """Whether writing to its cache costs more than being read: such providers say what they have written."""
+    rates = deployment.price.rates
+    return any(rates.get(bucket, 0) > rates.get(Bucket.INPUT, 0) for bucket in WRITES)
+
+
 def prefixes(body: Mapping[str, Any]) -> list[tuple[int, int]]:
     """Each beginning of what is asked: its hash, and its length in characters; tools and instructions are the first.
 
@@ -126,7 +167,7 @@ def prefixes(body: Mapping[str, Any]) -> list[tuple[int, int]]:
     head, length = 0, 0
     setting = [body.get(name) for name in ("tools", "system", "instructions")]
     if any(setting):
-        head, length = _print(setting, DEPTH_MAX)
+        head, length = imprint(setting, DEPTH_MAX)
         links.append((head, length))
     turns = body.get("messages")
     if turns is None:
@@ -135,7 +176,7 @@ def prefixes(body: Mapping[str, Any]) -> list[tuple[int, int]]:
         if type(turn) is dict and len(turn) == 2 and type(text := turn.get("content")) is str:  # most are: quicker
             head, length = hash((head, str(turn.get("role")), text)), length + len(text)
         else:
-            print_, chars = _print(turn, DEPTH_MAX)
+            print_, chars = imprint(turn, DEPTH_MAX)
             head, length = hash((head, print_)), length + chars
         links.append((head, length))
     return links
@@ -148,7 +189,7 @@ def _turns(turns: object) -> Iterator[object]:
         yield turns
 
 
-def _print(value: object, depth: int) -> tuple[int, int]:
+def imprint(value: object, depth: int) -> tuple[int, int]:
     """A hash of a JSON value, and how many characters its strings have."""
     if isinstance(value, str):
         return hash(value), len(value)
@@ -157,7 +198,7 @@ def _print(value: object, depth: int) -> tuple[int, int]:
     if isinstance(value, Mapping):
         value = [each for item in value.items() if item[0] != "cache_control" for each in item]
     if isinstance(value, list):
-        parts = [_print(each, depth - 1) for each in value]
+        parts = [imprint(each, depth - 1) for each in value]
         return hash(tuple(chain([len(parts)], (part for part, _ in parts)))), sum(chars for _, chars in parts)
     return hash((type(value), value)), 0
 
@@ -168,10 +209,6 @@ def _note(talks: Talks, key: tuple[str, str], talk: Talk) -> None:
         talks[key] = Talk(_blend(known.visible, talk.visible), _blend(known.reasoning, talk.reasoning))
     elif len(talks) < TALKS_MAX:
         talks[key] = talk
-
-
-def _charges(deployment: Deployment) -> bool:
-    return any(deployment.price.rates.get(bucket) for bucket in WRITES)
 
 
 def _blend(mean: float, value: float) -> float:

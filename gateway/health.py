@@ -8,7 +8,7 @@ it should have answered many, is asked last and not shut out: a slow answer is b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.habits import Habits
@@ -147,12 +147,27 @@ class Circuit:
 
 
 @dataclass(slots=True)
+class Quota:
+    """One of the provider's own limits: what a reply said was left, less what was sent there since."""
+
+    kind: str  # requests, tokens, input-tokens, output-tokens
+    left: float
+    until: float  # all of it is there again
+
+    def need(self, ins: int, outs: int) -> int:
+        """What a call of so many tokens in and out takes of it."""
+        if self.kind == "requests":
+            return 1
+        return (0 if self.kind == "output-tokens" else ins) + (0 if self.kind == "input-tokens" else outs)
+
+
+@dataclass(slots=True)
 class Condition:
     """One deployment's recent past."""
 
     circuit: Circuit = field(default_factory=Circuit)
     inflight: int = 0
-    exhausted_until: float = 0.0  # the provider's own limits have nothing left; 0: they have, as far as is known
+    quotas: list[Quota] = field(default_factory=list)
     look_at: float = 0.0  # when its limits are looked at again
     asked: int = 0  # calls since the last answer
     answered_at: float | None = None
@@ -171,14 +186,21 @@ class Condition:
     def untroubled(self) -> bool:
         """Whether a call may be sent, whatever the time."""
         circuit = self.circuit
-        return not (circuit.open or self.exhausted_until or circuit.recent.slow or self.asked >= SILENT_CALLS)
+        return not (circuit.open or self.quotas or circuit.recent.slow or self.asked >= SILENT_CALLS)
 
-    def healthy(self, now: float) -> bool:
-        """Whether it is as good as the others: its limits have room, it may be called, and it answers as usual."""
-        if now < self.exhausted_until:
+    def healthy(self, now: float, ins: int = 0, outs: int = 0) -> bool:
+        """Whether it is as good as the others for a call of so many tokens in and out.
+
+        Its limits have room for them, it may be called, and it answers as usual.
+        """
+        if self.quotas and not self.room(now, ins, outs):
             return False
-        self.exhausted_until = 0.0
         return self.circuit.admits(now) and not self.circuit.slow(now) and not self.silent(now)
+
+    def room(self, now: float, ins: int, outs: int) -> bool:
+        """Whether the provider's own limits, as far as they are known, have room for a call of so many tokens."""
+        self.quotas = [quota for quota in self.quotas if now < quota.until]
+        return all(quota.left >= quota.need(ins, outs) for quota in self.quotas)
 
     def silent(self, now: float) -> bool:
         """Whether nothing comes back although it should have answered several times by now."""
@@ -187,9 +209,15 @@ class Condition:
         usual_s = max(self.gap_s, (self.first_token_ms or 0.0) / 4000)
         return now - self.answered_at > max(SILENT_S, SILENT_TIMES * usual_s)
 
-    def exhausted(self, now: float, seconds: float) -> None:
-        """The provider says that nothing is left of one of its limits for so long."""
-        self.exhausted_until = now + min(seconds, COOLDOWN_MAX_S)
+    def told(self, now: float, limits: Iterable[tuple[str, float, float]]) -> None:
+        """The provider says what is left of its limits: see `dialects.retry_after.quotas`."""
+        found = [Quota(kind, left, now + min(wait_s, COOLDOWN_MAX_S)) for kind, left, wait_s in limits if wait_s > 0]
+        self.quotas = found or self.quotas
+
+    def sent(self, ins: int, outs: int) -> None:
+        """A call of so many tokens in and out takes of the provider's limits."""
+        for quota in self.quotas:
+            quota.left -= quota.need(ins, outs)
 
     def began(self, now: float) -> None:
         """A call was sent."""

@@ -16,6 +16,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from gateway.health import Health
+from gateway.ledger.sentinel import Watched
 
 KEY = "tollgate:circuits"
 EVERY_S = 1.0
@@ -29,9 +30,7 @@ class Hearsay:
         self, url: str, health: Health, now: Callable[[], float], wall: Callable[[], float] = time.time, key: str = KEY
     ) -> None:
         self._health, self._now, self._wall, self._key = health, now, wall, key
-        kind: Any = RedisCluster if "+cluster" in url else Redis  # their types differ in words only
-        address = url.replace("+cluster", "")
-        self._redis = kind.from_url(address, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
+        self._redis = _client(url)
 
     async def exchange(self) -> None:
         """Tells what is open here and hears what is elsewhere.  Raises RedisError, OSError."""
@@ -55,3 +54,10 @@ class Hearsay:
         finally:
             with suppress(RedisError, OSError):
                 await self._redis.aclose()
+
+
+def _client(url: str) -> Any:  # noqa: ANN401 - the types of redis-py's clients differ in words only
+    if url.partition("://")[0].endswith("+sentinel"):
+        return Watched.parse(url).client(TIMEOUT_S)
+    kind: Any = RedisCluster if "+cluster" in url else Redis
+    return kind.from_url(url.replace("+cluster", ""), socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)

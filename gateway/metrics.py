@@ -25,9 +25,12 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from gateway.ledger.base import Balance
+from gateway.money import BATCH
+from gateway.tallies import Count, Dollars, Spread, Untold
 from gateway.types import INPUT_BUCKETS, NANO, Bucket, Deployment, NanoUSD, Outcome, Record, Unit
 
 DEPLOYMENT = ("deployment",)
+COMPARED = ("route", "deployment", "other", "kind")
 WINDOW = ("tenant", "account", "window")
 
 COUNTERS: Mapping[str, tuple[tuple[str, ...], str]] = {
@@ -42,14 +45,30 @@ COUNTERS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "tollgate_overhead_cost_usd": (("tenant", "route"), "Judges and discarded answers; within the cost."),
     "tollgate_budget_denials": (WINDOW, "Requests a full budget refused."),
     "tollgate_budget_degrades": (WINDOW, "Requests a full budget made cheaper."),
-    "tollgate_decisions": (("route", "policy", "decision"), "What policies decided."),
+    "tollgate_decisions": (
+        ("route", "policy", "decision"),
+        "Policies that gave a reason, and the deployment each left first.",
+    ),
     "tollgate_escalations": (("route", "reason"), "Answers that were not good enough."),
+    "tollgate_shadows": (("route", "result"), "Requests drawn to be answered by another plan too; what came of it."),
+    "tollgate_shadow_compared": (COMPARED, "Answers compared with those of another plan."),
+    "tollgate_shadow_agreement": (COMPARED, "The sum of how much they agree, 0 to 1 each."),
     "tollgate_failovers": (("deployment", "reason"), "Deployments given up for the next step of the plan."),
     "tollgate_retries": (("deployment", "reason"), "Calls repeated on the same deployment."),
+    "tollgate_provider_key_calls": (
+        ("provider", "key", "outcome"),
+        "Calls by the name of the key they were made with: ok, denied, limited, failed; unreadable ones were not made.",
+    ),
     "tollgate_reply_cache": (("kind", "result"), "Lookups in the reply cache."),
+    "tollgate_prompt_cache_breaks": (
+        ("tenant", "route", "cause"),
+        "Requests whose prompt cache was not read as it could have been, by what broke it; an estimate.",
+    ),
+    "tollgate_prompt_cache_lost_usd": (("tenant", "route", "cause"), "What that cost, in dollars; an estimate."),
     "tollgate_usage_missing": (DEPLOYMENT, "Answers whose provider did not say what they used."),
     "tollgate_price_unknown": (DEPLOYMENT, "Calls whose cost is not known."),
     "tollgate_overshoot_usd": (DEPLOYMENT, "Dollars charged above what was set aside."),
+    "tollgate_batches": (("tenant", "provider", "state"), "Batches by how they ended."),
     "tollgate_alerts": (("kind", "outcome"), "Alerts raised, and what became of telling webhooks."),
     "tollgate_records_written": ((), "Usage records written to SQL."),
     "tollgate_records_failed": (
@@ -126,8 +145,9 @@ class Metrics:
             for name, (labels, text, mode) in GAUGES.items()
             if mode
         }
-        self._children: dict[tuple[str, ...], Counter] = {}
-        self._dollars: dict[tuple[str, ...], _Dollars] = {}
+        self._untold: list[Untold] = []
+        self._counts: dict[tuple[str, ...], Count] = {}
+        self._dollars: dict[tuple[str, ...], Dollars] = {}
         self._timers: dict[str, _Timers] = {}
 
     def observe(self, record: Record, overhead_s: float | None = None, upstream_s: float | None = None) -> None:
@@ -144,7 +164,7 @@ class Metrics:
             self._usd("tollgate_overhead_cost_usd", record.overhead_cost, tenant, route)
         if record.estimated and record.outcome is not Outcome.PRESUMED:
             self._child("tollgate_usage_missing", deployment).inc()
-        if record.outcome is not Outcome.PRESUMED:
+        if record.outcome is not Outcome.PRESUMED and record.service_tier != BATCH:
             timers = self._timers.get(deployment) or self._timer(deployment)
             timers.observe(record, overhead_s, upstream_s)
 
@@ -178,12 +198,21 @@ class Metrics:
         self._child("tollgate_budget_degrades", tenant, account.partition(" ")[0], window).inc()
 
     def decided(self, route: str, policy: str, decision: str) -> None:
-        """Counts what a policy decided; `decision` is one of the policy's few words."""
+        """Counts what a policy decided: `decision` is the deployment that it left first."""
         self._child("tollgate_decisions", route, policy, decision).inc()
 
     def escalated(self, route: str, reason: str) -> None:
         """Counts an answer that was not good enough."""
         self._child("tollgate_escalations", route, reason).inc()
+
+    def shadowed(self, route: str, result: str) -> None:
+        """Counts a request drawn for its route's shadow; `result` is one of a few words."""
+        self._child("tollgate_shadows", route, result).inc()
+
+    def compared(self, route: str, deployment: str, other: str, kind: str, agreement: float) -> None:
+        """Counts two answers to one request, and how much they agree."""
+        self._child("tollgate_shadow_compared", route, deployment, other, kind).inc()
+        self._child("tollgate_shadow_agreement", route, deployment, other, kind).inc(agreement)
 
     def failed_over(self, deployment: str, reason: str) -> None:
         """Counts a deployment given up; `reason` is an error's code."""
@@ -193,9 +222,22 @@ class Metrics:
         """Counts a repeated call; `reason` is an error's code."""
         self._child("tollgate_retries", deployment, reason).inc()
 
+    def keyed(self, provider: str, key: str, outcome: str) -> None:
+        """Counts a call made with one of a provider's keys, by the key's name."""
+        self._child("tollgate_provider_key_calls", provider, key, outcome).inc()
+
     def looked_up(self, kind: str, result: str) -> None:
         """Counts a lookup in the reply cache: (exact, hit), (semantic, miss) ..."""
         self._child("tollgate_reply_cache", kind, result).inc()
+
+    def cache_broken(self, tenant: str, route: str, cause: str, requests: int, lost: NanoUSD) -> None:
+        """Counts requests that could have read more from a prompt cache; `cause` is one of the doctor's few words."""
+        self._child("tollgate_prompt_cache_breaks", tenant, route, cause).inc(requests)
+        self._usd("tollgate_prompt_cache_lost_usd", lost, tenant, route, cause)
+
+    def batch(self, tenant: str, provider: str, state: str) -> None:
+        """Counts a batch that has ended: completed, failed, expired, cancelled."""
+        self._child("tollgate_batches", tenant, provider, state).inc()
 
     def alerted(self, kind: str, outcome: str) -> None:
         """Counts an alert that was `raised`, `delivered` to a webhook, or `undelivered`."""
@@ -218,7 +260,10 @@ class Metrics:
         self._gauges["tollgate_ledger_up"].set(answered)
 
     def publish(self, conditions: Mapping[str, Condition], pending: int) -> None:
-        """Shows this worker's gauges to whichever worker is asked.  Once a second is enough; `render` does it too."""
+        """Shows this worker's figures to whichever worker is asked.  Once a second is enough; `render` does it too."""
+        untold, self._untold[:] = list(self._untold), []
+        for each in untold:
+            each.tell()
         circuit, inflight = self._gauges["tollgate_circuit_open"], self._gauges["tollgate_inflight_requests"]
         for deployment, condition in conditions.items():
             circuit.labels(deployment).set(condition.open)
@@ -243,52 +288,42 @@ class Metrics:
         registry.register(_Ready([*_budgets(balances), _info(deployments)]))
         return generate_latest(registry)
 
-    def _child(self, *key: str) -> Counter:
-        child = self._children.get(key)
-        if child is None:
-            metric = self._counters[key[0]]
-            child = self._children[key] = metric.labels(*key[1:]) if len(key) > 1 else metric
-        return child
+    def _child(self, *key: str) -> Count:
+        count = self._counts.get(key)
+        if count is None:
+            count = self._counts[key] = Count(self._series(key), self._untold)
+        return count
+
+    def _series(self, key: tuple[str, ...]) -> Counter:
+        metric = self._counters[key[0]]
+        return metric.labels(*key[1:]) if len(key) > 1 else metric
 
     def _usd(self, name: str, amount: NanoUSD, *labels: str) -> None:
         key = (name, *labels)
         dollars = self._dollars.get(key)
         if dollars is None:
-            dollars = self._dollars[key] = _Dollars(self._child(*key))
+            dollars = self._dollars[key] = Dollars(self._series(key), self._untold)
         dollars.add(amount)
 
     def _timer(self, deployment: str) -> _Timers:
-        timers = self._timers[deployment] = _Timers(*(self._histograms[name].labels(deployment) for name in HISTOGRAMS))
+        timers = self._timers[deployment] = _Timers(
+            *(
+                Spread(self._histograms[name].labels(deployment), buckets, self._untold)
+                for name, (buckets, _) in HISTOGRAMS.items()
+            )
+        )
         return timers
-
-
-class _Dollars:
-    """A counter of dollars that follows an exact integer, so that float errors do not add up."""
-
-    __slots__ = ("_child", "_shown", "nano")
-
-    def __init__(self, child: Counter) -> None:
-        self._child = child
-        self._shown = 0.0
-        self.nano = 0
-
-    def add(self, amount: NanoUSD) -> None:
-        self.nano += amount
-        step = self.nano / NANO - self._shown
-        if step > 0:
-            self._child.inc(step)
-            self._shown += step
 
 
 @dataclass(frozen=True, slots=True)
 class _Timers:
     """One deployment's histograms, in the order they are declared."""
 
-    request: Histogram
-    upstream: Histogram
-    first_token: Histogram
-    overhead: Histogram
-    estimate: Histogram
+    request: Spread
+    upstream: Spread
+    first_token: Spread
+    overhead: Spread
+    estimate: Spread
 
     def observe(self, record: Record, overhead_s: float | None, upstream_s: float | None) -> None:
         self.request.observe(record.latency_ms / 1000)

@@ -18,6 +18,8 @@ SIZED_REQUEST = "request:"
 """Begins the names of fees for a call that depend on how much it searches: request:low, request:high."""
 IMAGE_INPUT = "image_input"
 """A picture that a picture is made from: due only where the price names it."""
+PROVIDER_TOOLS = ("web_search", "web_search_preview", "x_search", "file_search", "code_interpreter")
+"""Fees for each call of a tool that the provider runs itself."""
 NO_FEES: Mapping[str, int] = {}
 BATCH = "batch"
 """The service tier of what is processed in batches."""
@@ -126,6 +128,11 @@ def _fee_of(piece: str, price: Price) -> str:
     return kind if flat else ""
 
 
+def called(calls: int, price: Price) -> NanoUSD:
+    """The most that so many calls of the provider's own tools can cost."""
+    return calls * max(price.fees.get(tool, 0) for tool in PROVIDER_TOOLS) if calls else 0
+
+
 def by_piece(pieces: Mapping[str, int], price: Price) -> NanoUSD | None:
     """What so many pieces cost, with the fee of the call; None where the price is not by the piece."""
     named = fees_of(pieces, price)
@@ -186,6 +193,8 @@ def _pieces(fees: Mapping[str, int], price: Price) -> Iterable[tuple[str, int]]:
 
 def _dearest_request(price: Price) -> str:
     """The fee of a call that does not say how much it searched; "": calls have none."""
+    if not price.fees:
+        return ""
     owed = [fee for fee in price.fees if fee == REQUEST_FEE or fee.startswith(SIZED_REQUEST)]
     return max(owed, key=price.fees.__getitem__, default="")
 

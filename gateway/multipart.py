@@ -17,6 +17,7 @@ HEAD_BYTES_MAX = 8192
 _BOUNDARY = re.compile(r'^multipart/form-data\s*;(?:.*;)?\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
 _NAME = re.compile(rb'^content-disposition\s*:[^\r\n]*?;\s*name="([^"\r\n]*)"', re.IGNORECASE | re.MULTILINE)
 _FILE = re.compile(rb"^content-disposition\s*:[^\r\n]*?;\s*filename\*?=", re.IGNORECASE | re.MULTILINE)
+_FILENAME = re.compile(rb'^content-disposition\s*:[^\r\n]*?;\s*filename="([^"\r\n]*)"', re.IGNORECASE | re.MULTILINE)
 
 
 class Part(NamedTuple):
@@ -49,6 +50,15 @@ def fields(raw: bytes, boundary: str) -> dict[str, Any]:
         else:
             found[name] = value
     return found
+
+
+def filename(raw: bytes, boundary: str, name: str) -> str:
+    """What the client calls the file in this field; "" where it does not say.  Raises InvalidRequest."""
+    for part in _parts(raw, boundary):
+        if part.name == name:
+            found = _FILENAME.search(raw, max(0, part.start - HEAD_BYTES_MAX), part.start)
+            return found[1].decode(errors="replace") if found else ""
+    return ""
 
 
 def edited(raw: bytes, boundary: str, changes: Mapping[str, str]) -> bytes:

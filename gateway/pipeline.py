@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway import accounts, cascade, logs
+from gateway import accounts, cascade, logs, resuming
 from gateway.admission import Gates
 from gateway.background import Background
 from gateway.credentials.keyring import Keyring
 from gateway.dialects.base import Decoder, Dialect
-from gateway.dialects.retry_after import exhausted
+from gateway.dialects.retry_after import quotas
+from gateway.doctor.watch import Doctor
+from gateway.elsewhere import Elsewhere
 from gateway.entrance import Entrance, first_byte_s, patient, until
 from gateway.errors import (
     BudgetExceeded,
@@ -33,15 +35,20 @@ from gateway.errors import (
 from gateway.exchange import Exchange
 from gateway.fills import Fills
 from gateway.health import Health
-from gateway.ledger.base import Ledger, Reservation
+from gateway.learning.lessons import Lessons
+from gateway.ledger.base import Ledger
+from gateway.ledger.keeper import Keeper
 from gateway.metrics import Metrics
 from gateway.plan import Step
 from gateway.planner import Planner
 from gateway.recorder import Recorder
 from gateway.reply_headers import reply_headers
+from gateway.room import Room
 from gateway.settlements import Settlements
+from gateway.shadows.beside import Shadows
 from gateway.tokens import Counter
 from gateway.transport.base import Answer
+from gateway.transport.deadline import Deadline
 from gateway.types import Limit, Outcome, Record, Request, Tenant, Usage
 from gateway.upstream import WAIT_MAX_ELSEWHERE_S, WAIT_MAX_S, Terms, Upstream
 
@@ -77,7 +84,11 @@ class Parts:
     settlements: Settlements
     recorder: Recorder
     metrics: Metrics
+    shadows: Shadows
+    doctor: Doctor
+    lessons: Lessons
     fills: Fills = field(default_factory=Fills)
+    room: Room = field(default_factory=Room)
     gates: Gates = field(default_factory=lambda: Gates(time.monotonic))
     background: Background = field(default_factory=Background)
 
@@ -99,13 +110,23 @@ class Pipeline:
         self.limits = tuple(limits)  # of everyone
         self.hold_s = hold_s
         self.now = asyncio.get_running_loop().time
-        self.entrance = Entrance(parts.health, parts.gates, self.now)
+        self.entrance = Entrance(parts.health, parts.gates, parts.credentials, self.now)
 
     async def run(self, request: Request, tenant: Tenant, send: Send) -> Outcome:
         """Serves one request from the first count to the last record.
 
         How it ended.  Raises a GatewayError if nothing was sent yet; afterwards the client is told inside the stream.
         """
+        exchange = await self.planned(request, tenant)
+        ear = self.parts.shadows.ear(exchange, send)
+        await self.carried(exchange, ear or send)
+        self.parts.lessons.keep(exchange)
+        if ear is not None:
+            self.parts.shadows.repeat(ear, exchange, self)
+        return exchange.outcome()
+
+    async def planned(self, request: Request, tenant: Tenant) -> Exchange:
+        """What is to be done for a request, before anything is set aside."""
         content = await self.parts.counter.content(request)
         fill = self.parts.fills.fullest(request, tenant, self.limits)
         share = 0.0 if fill is None else fill.share
@@ -115,6 +136,10 @@ class Pipeline:
         self.entrance.check(plan.steps, tenant)
         exchange = Exchange(request, tenant, route, plan, content, self.now())
         exchange.until = until(request, route, exchange.began)
+        return exchange
+
+    async def carried(self, exchange: Exchange, send: Send) -> None:
+        """The same, done: reserved, served, settled."""
         await self.reserve(exchange)
         keeper = Keeper(self.parts.ledger, exchange.holds, self.hold_s)
         try:
@@ -122,7 +147,6 @@ class Pipeline:
         finally:
             keeper.stop()
             await self.settle(exchange)
-        return exchange.outcome()
 
     async def reserve(self, exchange: Exchange) -> None:
         """Sets aside the most the plan can cost, in every account it touches, or raises why not.
@@ -157,11 +181,16 @@ class Pipeline:
         """Tries the steps in order until one answers.  Once the client has seen a byte there is no other step."""
         steps = exchange.plan.steps
         failure: GatewayError = self.entrance.nobody(steps)
-        for step in steps:
+        elsewhere = Elsewhere(exchange.route, exchange.request, exchange.tenant)
+        send = resuming.kept(exchange, send)
+        for planned in steps:
+            step = planned if exchange.resumed is None else exchange.resumed.rest(planned)
+            if exchange.attempts and not elsewhere.worth(step, exchange.overhead):
+                continue
             if not self.entrance.in_service(step) or not await self.covered(exchange, step):
                 continue
             try:
-                place = await self.entrance.enter(step, exchange.tenant, exchange.until, last=step is steps[-1])
+                place = await self.entrance.enter(step, exchange.tenant, exchange.until, last=planned is steps[-1])
             except Overloaded as full:
                 failure = full
                 continue
@@ -174,10 +203,12 @@ class Pipeline:
                 failure = error
                 exchange.failed(error, self.parts.counter)
                 if exchange.first_byte is not None and exchange.decoder is not None:
-                    await send.end(exchange.decoder.cut(error))
-                    return
+                    last = planned is steps[-1]
+                    if last or not resuming.begun(exchange, error, send, self.parts.counter, self.now()):
+                        await send.end(exchange.decoder.cut(error))
+                        return
                 self.parts.metrics.failed_over(step.deployment.id, error.code)
-                if not error.failover:
+                if not elsewhere.may_follow(error, step):
                     break
         await self.give_up(exchange, failure, send)
 
@@ -242,32 +273,39 @@ class Pipeline:
         request, provider = exchange.asked, step.deployment.provider
         times = step.deployment.timeouts or provider.timeouts
         dialect = self.dialects[provider.dialect]
-        call = await self.parts.credentials.proven(dialect.encode(request, step, exchange.tenant), provider)
+        call = dialect.encode(request, step, exchange.tenant)
         last = min(began + times.total_s, exchange.until)
         first = min(last, began + first_byte_s(request, times.first_byte_s)) if request.stream else last
+
+        def repeated(reason: str) -> None:
+            exchange.repeats()
+            self.parts.metrics.retried(step.deployment.id, reason)
 
         def may_retry(error: GatewayError) -> bool:
             if not self.parts.health.of(step.deployment.id).retries(self.now()):
                 return False
-            exchange.retries += 1
-            self.parts.metrics.retried(step.deployment.id, error.code)
+            repeated(error.code)
             return True
 
         wait_max_s = WAIT_MAX_S if step is exchange.plan.steps[-1] else WAIT_MAX_ELSEWHERE_S
-        terms = Terms(first, wait_max_s, may_retry, self.now)
-        exchange.reached, exchange.called, exchange.answered = True, self.now(), None
-        async with asyncio.timeout_at(first) as deadline:
+        tokens = step.estimate.expected + step.output_expected * step.choices
+        terms = Terms(first, wait_max_s, may_retry, self.now, exchange.sent, repeated, tokens)
+        exchange.called, exchange.answered = self.now(), None
+        with Deadline(first) as deadline:
             async with await self.parts.upstream.open(call, provider, dialect, terms) as answer:
-                decoder = exchange.decoder = dialect.decoder(request, step, exchange.bill)
-                decoder.meter.media_type = answer.headers.get("content-type", "")
+                decoder = dialect.decoder(request, step, exchange.bill)
+                if exchange.resumed is not None:
+                    decoder = exchange.resumed.continued(decoder, exchange)
+                exchange.decoder = decoder
+                decoder.meter.media_type = answer.header("content-type")
                 self.heed(exchange, answer)
                 async for chunk in answer.chunks():
                     if request.stream:
-                        deadline.reschedule(last)  # a slow client is not a silent provider
+                        deadline.move(last)  # a slow client is not a silent provider
                     if out := decoder.feed(chunk):
                         await self.pass_on(exchange, out, send)
                     if request.stream:
-                        deadline.reschedule(min(last, self.now() + times.idle_s))
+                        deadline.move(min(last, self.now() + times.idle_s))
                 out = decoder.finish()
         exchange.answered = self.now()
         await self.pass_on(exchange, out, send, more=False)
@@ -279,9 +317,7 @@ class Pipeline:
         condition, now = self.parts.health.of(exchange.step.deployment.id), self.now()
         if now >= condition.look_at:
             condition.look_at = now + LIMITS_LOOK_S
-            wait_s = exhausted(answer.headers, exchange.request.received)
-            if wait_s:
-                condition.exhausted(now, wait_s)
+            condition.told(now, quotas(answer.headers, exchange.request.received))
 
     async def pass_on(self, exchange: Exchange, data: bytes, send: Send, *, more: bool = True) -> None:
         """Some bytes to the client; the first of them bring the status and headers."""
@@ -305,9 +341,12 @@ class Pipeline:
         deployment = exchange.step.deployment
         self.parts.health.of(deployment.id).succeeded(now, (first - began) * 1000, tokens, speed_s, stream=stream)
         if usage is not None and usage.exact and not exchange.step.judging:
-            self.parts.counter.learn(deployment, exchange.content, usage.input_tokens)
+            if exchange.resumed is None:
+                self.parts.counter.learn(deployment, exchange.content, usage.input_tokens)
             effort, task = exchange.step.effort, exchange.plan.task
-            self.parts.health.habits.learn(exchange.request, deployment, usage, effort, task)
+            habits = self.parts.health.habits
+            self.parts.doctor.see(exchange.request, exchange.route, deployment, usage, habits)
+            habits.learn(exchange.request, deployment, usage, effort, task)
 
     async def settle(self, exchange: Exchange) -> None:
         """What was used is booked, once; what reached no provider is freed."""
@@ -328,12 +367,13 @@ class Pipeline:
         """An answer that is made in the background is settled when it is there; its hold lasts until then."""
         keeper = Keeper(self.parts.ledger, exchange.holds, self.hold_s)
         dialect = self.dialects[exchange.step.deployment.provider.dialect]
-        try:
-            usage = await self.parts.background.made(exchange, self.parts, dialect)
-        finally:
-            keeper.stop()
-        exchange.finished = exchange.error is None
-        await self.book(exchange, usage)
+        async with self.parts.background.kept(exchange):
+            try:
+                usage = await self.parts.background.made(exchange, self.parts, dialect)
+            finally:
+                keeper.stop()
+            exchange.finished = exchange.error is None
+            await self.book(exchange, usage)
 
     async def book(self, exchange: Exchange, usage: Usage | None) -> Record:
         """One settlement and one record."""
@@ -349,28 +389,3 @@ class Pipeline:
             parts.recorder.spool(record)
         logs.finished(record)
         return record
-
-
-class Keeper:
-    """Keeps holds from expiring while its request lasts; costs a timer where the request is short."""
-
-    def __init__(self, ledger: Ledger, holds: Callable[[], list[Reservation]], hold_s: float) -> None:
-        self._ledger, self._holds, self._hold_s = ledger, holds, hold_s
-        self._loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_later(hold_s / 3, self._due)
-
-    def stop(self) -> None:
-        """The request is over."""
-        self._timer.cancel()
-
-    def _due(self) -> None:
-        self._task = self._loop.create_task(self._extend())
-        self._timer = self._loop.call_later(self._hold_s / 3, self._due)
-
-    async def _extend(self) -> None:
-        try:
-            for hold in self._holds():
-                await self._ledger.extend(hold, self._hold_s)
-        except LedgerUnavailable:
-            return  # a third of the hold has passed: there are two more tries

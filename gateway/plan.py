@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from gateway import money
 from gateway.types import Bucket, Deployment, Estimate, NanoUSD, Request, Tenant
@@ -48,6 +48,7 @@ class Step:
     service_tier: str = ""  # as the request asks for it: flex, priority, ...
     audio: bool = False  # sound or film goes in or may come out
     pieces: Mapping[str, int] = field(default_factory=dict)  # at most, of what may be billed by the piece
+    provider_calls: int = 0  # of tools of the provider's own, at most
     judging: bool = False  # its answer is no answer but an opinion of those before it
     talks: Mapping[tuple[str, str], Talk] = field(default_factory=dict, repr=False, compare=False)  # by task and effort
     expected_cost: NanoUSD | None = field(init=False)
@@ -99,6 +100,7 @@ class Step:
             self.output_cap * self.choices,
             cache_writes=self.cache_writes or self.deployment.cache_writes,
             service_tier=self.service_tier,
+            fees=money.called(self.provider_calls, self.deployment.price),
             audio=self.audio,
         )
 
@@ -134,11 +136,12 @@ class Verdict:
     """`take`: which of the answers the client gets; None: none of them yet, and `reason` says what is wrong.
 
     Without a reason nothing is wrong: the judge only wants to hear the next step.  With one all that is left is the
-    last step, whose answer is not judged.
+    last step, whose answer is not judged; `onward`: the next one may do.
     """
 
     take: int | None = None
     reason: str = ""
+    onward: bool = False
 
 
 class Judge(Protocol):
@@ -173,18 +176,45 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Aside:
+    """Who answers a share of the requests as well, once the client has its answer: nobody waits for it.
+
+    `model` and `llm` are candidates of the route, or what the tenant could ask for itself.
+    """
+
+    model: str
+    share: float  # of the requests, 0 to 1
+    budget: NanoUSD  # of all such answers of a route in a UTC day; no budget of a tenant pays for them
+    llm: str = ""  # compares the two answers; "": they are compared as text
+    is_reference: bool = True  # the other is measured by this answer; else this one by the client's
+
+    def draws(self, request_id: str) -> bool:
+        """Whether this request is one of them; the same everywhere and for good, whatever else is drawn by its id."""
+        return spread(f"shadow {request_id}") < self.share
+
+
+class Tokens(NamedTuple):
+    """In all, which is less than the sum where one step takes more and another makes more; in; and out."""
+
+    all: int
+    input: int
+    output: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Steps in order, with the reasons that shaped them."""
 
     steps: tuple[Step, ...]
     mode: Mode = Mode.FAILOVER
-    judge: Judge | None = None  # of a cascade
+    judge: Judge | None = None  # of a cascade, or for declined answers
     reasons: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     baseline: Step | None = None
     degraded: bool = False  # made cheaper because a budget fills
     task: str = ""  # what kind of work it is, as a policy found; "": nobody said
     level: str = ""  # easy, medium or hard, likewise
+    aside: Aside | None = None
 
     @property
     def worst_cost(self) -> NanoUSD | None:
@@ -196,10 +226,14 @@ class Plan:
         return sum(known) if self.mode is Mode.CASCADE else max(known)
 
     @property
-    def worst_tokens(self) -> int:
-        """The most tokens, in and out, that can be used: for token rate limits."""
-        each = [step.estimate.bound + step.output_cap * step.choices for step in self.steps]
-        return sum(each) if self.mode is Mode.CASCADE else max(each, default=0)
+    def worst_tokens(self) -> Tokens:
+        """The most tokens that can be used: for limits on tokens."""
+        ins = [step.estimate.bound for step in self.steps]
+        outs = [step.output_cap * step.choices for step in self.steps]
+        both = [one + other for one, other in zip(ins, outs, strict=True)]
+        if self.mode is Mode.CASCADE:
+            return Tokens(sum(both), sum(ins), sum(outs))
+        return Tokens(max(both, default=0), max(ins, default=0), max(outs, default=0))
 
     def frugal(self) -> Plan:
         """Only the steps that cost no more than the first, at worst: what is left when a budget is nearly full."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from gateway.accounts import capped
 from gateway.catalog import Catalog
+from gateway.elsewhere import cost_max, unless_declined
 from gateway.errors import (
     ContextOverflow,
     CostAboveMaximum,
@@ -67,7 +68,8 @@ class Planner:
     """Plans requests under one version of the settings.
 
     `limits`: of everyone.  `degrade` shapes a plan when a budget fills, unless a route has a policy of the same kind.
-    `clock`: the seconds that health is kept in.
+    `clock`: the seconds that health is kept in.  `decided` hears of each policy that gave a reason: the route's id, the
+    policy's name, and the deployment that it left first.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Planner:
         limits: Iterable[Limit] = (),
         degrade: Policy | None = None,
         clock: Callable[[], float] = time.monotonic,
+        decided: Callable[[str, str, str], None] = lambda _route, _policy, _first: None,
     ) -> None:
         self.catalog = catalog
         self.counter = counter
@@ -85,6 +88,7 @@ class Planner:
         self.limits = tuple(limits)
         self.degrade = degrade
         self.clock = clock
+        self.decided = decided
 
     def plan(
         self, request: Request, tenant: Tenant, content: Content, now: float, fill: float = 0.0
@@ -102,14 +106,15 @@ class Planner:
         if route is not None:
             steps.sort(key=lambda step: cost_key(step.expected_cost))
         plan = self._shaped(Plan(tuple(steps)), route, request, Context(tenant, now, self.health.stats(), fill))
-        cost_max = _least(request.cost_max, tenant.request_cost_max)
-        steps = _kept(plan.steps, refused, lambda step: self._unaffordable(step, request, tenant, cost_max))
+        most = cost_max(request, tenant)
+        steps = _kept(plan.steps, refused, lambda step: self._unaffordable(step, request, tenant, most))
         if not steps:
             raise _nothing_fits(request, refused, plan)
         dropped = tuple(Dropped(deployment, why.reason) for deployment, why in refused.items())
         baseline = self._baseline(route, steps, asks, content, now)
         plan = replace(plan, steps=tuple(steps), dropped=(*plan.dropped, *dropped), baseline=baseline)
-        if cost_max is not None and plan.mode is Mode.CASCADE and (plan.worst_cost or 0) > cost_max:
+        plan = unless_declined(plan, request, route)
+        if most is not None and plan.mode is Mode.CASCADE and (plan.worst_cost or 0) > most:
             plan = plan.frugal()
         return route, plan
 
@@ -131,10 +136,12 @@ class Planner:
         if not plan.steps:
             return plan
         policies: Sequence[Policy] = () if route is None else route.policies
-        for policy in policies:
-            plan = policy.apply(plan, request, context)
         if context.fill and self.degrade is not None and not any(type(each) is type(self.degrade) for each in policies):
-            plan = self.degrade.apply(plan, request, context)
+            policies = (*policies, self.degrade)
+        for policy in policies:
+            before, plan = plan, policy.apply(plan, request, context)
+            if plan.reasons is not before.reasons and plan.steps:
+                self.decided(route.id if route else "", type(policy).__name__, plan.steps[0].deployment.id)
         return plan
 
     def _step(self, asks: Asks, content: Content, deployment: Deployment, now: float) -> Step:
@@ -146,6 +153,7 @@ class Planner:
         talks = self.health.habits.talks(deployment.id)
         talk = talks.get(("", asks.effort)) or self.health.habits.typical(asks.effort)
         visible, reasoning = within(cap, round(talk.visible), round(talk.reasoning))
+        outs = (visible + reasoning) * content.choices
         return Step(
             deployment,
             estimate,
@@ -159,8 +167,9 @@ class Planner:
             cached_expected=asks.cached.get(deployment.id, 0),
             reasoning_expected=reasoning,
             pieces=content.pieces,
+            provider_calls=content.provider_calls,
             talks=talks,
-            healthy=condition.untroubled or condition.healthy(self.clock()),
+            healthy=condition.untroubled or condition.healthy(self.clock(), estimate.expected, outs),
         )
 
     def _cached(self, request: Request, content: Content) -> Mapping[str, int]:
@@ -169,18 +178,18 @@ class Planner:
             return NOTHING_CACHED
         return self.health.habits.cached(request, request.received)
 
-    def _unaffordable(self, step: Step, request: Request, tenant: Tenant, cost_max: NanoUSD | None) -> Refused | None:
+    def _unaffordable(self, step: Step, request: Request, tenant: Tenant, most: NanoUSD | None) -> Refused | None:
         """Why the step, as the policies left it, cannot be paid for or answered in full."""
         output_max = step.deployment.output_max
         if output_max is not None and step.output_cap > output_max:
             words = f"answers at most {output_max} tokens, {step.output_cap} asked"
             return Refused(words, UnsupportedField, "max_tokens")
         worst = step.worst_cost
-        if worst is None and (cost_max is not None or capped(request, tenant, self.limits, step.deployment)):
+        if worst is None and (most is not None or capped(request, tenant, self.limits, step.deployment)):
             return Refused("has no known price, so a hard cap cannot cover it", PriceUnknown, "model")
-        if cost_max is not None and worst is not None and worst > cost_max:
+        if most is not None and worst is not None and worst > most:
             return Refused(
-                f"could cost ${dollars(worst)}, above the maximum of ${dollars(cost_max)} for one request",
+                f"could cost ${dollars(worst)}, above the maximum of ${dollars(most)} for one request",
                 CostAboveMaximum,
             )
         return None
@@ -241,8 +250,11 @@ def _unfit(step: Step, content: Content) -> Refused | None:
 
 
 def _ungranted(step: Step, tenant: Tenant) -> Refused | None:
-    """A tier is off until it is granted."""
-    tier = step.deployment.tier
+    """A tier is off until it is granted, and nothing leaves the regions a tenant's data must stay in."""
+    tier, region = step.deployment.tier, step.deployment.region
+    if tenant.regions and region not in tenant.regions:
+        where = f"runs in {region!r}" if region else "runs nobody knows where (it has no `region`)"
+        return Refused(f"{where}; tenant {tenant.id!r} allows {', '.join(tenant.regions)}", Forbidden, "model")
     if tier and tier not in tenant.tiers:
         return Refused(f"is of the tier {tier!r}, which tenant {tenant.id!r} was not granted", Forbidden, "model")
     return None
@@ -257,8 +269,3 @@ def _nothing_fits(request: Request, refused: Mapping[str, Refused], plan: Plan) 
     why = next(iter(refused.values())) if len(kinds) == 1 else None
     error = why.error if why else UnsupportedField
     return error(f"No candidate of {request.model!r} can serve this request: {each}.", param=why.param if why else None)
-
-
-def _least(one: NanoUSD | None, other: NanoUSD | None) -> NanoUSD | None:
-    given = [amount for amount in (one, other) if amount is not None]
-    return min(given, default=None)

@@ -1,6 +1,7 @@
 """Tells a Redis what it has forgotten, before tenants with hard caps are served again.
 
-    blank     all is gone (emptied, or restarted without data): one gateway writes what SQL says was spent
+    blank     all is gone (emptied, or restarted without data): one gateway brings what its disk has to SQL, and writes
+              what SQL says was spent
     doubtful  restored, restarted with data, or failed over: every gateway tells it what it has open and has settled of
               late; what is known already changes nothing
     ready     `GRACE_S` later, when the other gateways have done so too, reservations are taken again
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 import structlog
 
 from gateway.errors import LedgerUnavailable
-from gateway.ledger.base import Line
+from gateway.ledger.base import Line, Reservation
 from gateway.ledger.past import Past, Spend, Standing
 from gateway.ledger.windows import span
 from gateway.settlements import Settlements
@@ -33,16 +34,27 @@ LOOK_S = 0.5
 GRACE_S = 3.0
 """More than another gateway needs to connect again and to look."""
 IDS_S = 1800.0
-"""How far back ids are told: longer than any request lasts and any record takes to SQL while SQL is up."""
-MARGIN_S = 1.0
+"""How far back ids are told: longer than any request lasts and any record takes to SQL while SQL is up; and as far as
+what this gateway knows, which may have waited for a Redis that was away."""
+LAG_S = 12.0
+"""How long what was settled is kept after it is known to be in SQL: a replica that takes over may lack that much.
+Redis itself does not count a replica that lags by more than ten seconds (`min-replicas-max-lag`)."""
 READ_S = 60.0
+ADOPTED_AT_ONCE = 200
 
 Owned = tuple[Limit, str]
 """A limit and the tenant whose it is, "" for everyone's."""
+Lasting = tuple[list[Reservation], list[tuple[str, str]]]
+"""What is held for longer than a gateway lives, and (tenant, id) of what of it is settled: SQL knows both."""
+
+
+async def nothing() -> Lasting:
+    """No batches."""
+    return [], []
 
 
 class Rebuild:
-    """One per process; `watch` runs beside the requests.  `limits` gives those in force now."""
+    """One per process; `watch` runs beside the requests.  `limits` gives all in force, `lasting` what batches hold."""
 
     def __init__(
         self,
@@ -51,10 +63,14 @@ class Rebuild:
         database: Database,
         limits: Callable[[], Iterable[Owned]],
         *,
+        lasting: Callable[[], Awaitable[Lasting]] = nothing,
+        unspool: Callable[[], Awaitable[None]],
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._past = past
+        self._lasting = lasting
+        self._unspool = unspool
         self._settlements = settlements
         self._database = database
         self._limits = limits
@@ -92,7 +108,7 @@ class Rebuild:
             await self._tell(standing)
         elif standing.ready:
             stored = began if oldest is None else min(began, oldest)
-            self._settlements.confirm(stored - MARGIN_S)
+            self._settlements.confirm(stored - LAG_S)
         if not standing.ready and self._clock() >= self._admit_at:
             await self._past.admit()
             self._told = (await self._past.look()).epoch
@@ -115,12 +131,17 @@ class Rebuild:
         if not await self._past.claim():
             return
         try:
+            await self._unspool()
             now = self._clock()
             wanted = list(windows(self._limits(), now))
+            since = min(now - IDS_S, self._settlements.oldest())
             found, ids = await self._database.run(
-                lambda connection: totals(connection, wanted, now - IDS_S), timeout_s=READ_S
+                lambda connection: totals(connection, wanted, since), timeout_s=READ_S
             )
-            await self._past.restore(standing.blank, [_spend(each, now) for each in found], ids)
+            held, settled = await self._lasting()
+            for at in range(0, len(held), ADOPTED_AT_ONCE):
+                await asyncio.gather(*(self._past.adopt(each) for each in held[at : at + ADOPTED_AT_ONCE]))
+            await self._past.restore(standing.blank, [_spend(each, now) for each in found], [*ids, *settled])
         finally:
             await self._past.disclaim()
         log.warning("the ledger had forgotten everything and was told from SQL", accounts=len(found), settled=len(ids))

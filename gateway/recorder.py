@@ -83,6 +83,7 @@ class Recorder:
         self._tasks: list[asyncio.Task[None]] = []
         self._failures = 0
         self._look_again = 0.0
+        self._moving = asyncio.Lock()
 
     async def start(self) -> None:
         """Begins to move records.  A spool that cannot be opened is reported: records then wait in memory."""
@@ -133,9 +134,24 @@ class Recorder:
 
         Raises DatabaseUnavailable, LedgerUnavailable, OSError or what else went wrong; nothing is lost by it.
         """
-        moved = await self._from_memory()
-        moved += await self._from_spool()
+        async with self._moving:
+            moved = await self._from_memory()
+            moved += await self._from_spool()
         return moved + await self._from_outbox()
+
+    async def unspool(self) -> None:
+        """Brings everything to SQL that waits in memory and on this machine's disk, others' leavings too.
+
+        Raises DatabaseUnavailable.  A disk that cannot be read is reported; what is on it waits until it can.
+        """
+        async with self._moving:
+            while await self._from_memory():
+                continue
+            self._look_again = 0.0
+            try:
+                await self._from_spool()
+            except OSError as error:
+                log.error("the spool cannot be read", reason=str(error))  # noqa: TRY400  # the reason says it all
 
     def backoff_s(self) -> float:
         """Full jitter: between nothing and a bound that doubles with each failure in a row."""

@@ -129,6 +129,9 @@ def _add(
     lengths: Mapping[tuple[str, str], Lengths],
     spread: dict[tuple[str, str], float],
 ) -> Deployment | None:
+    if row.get("shadow_of"):
+        found.skip("is the gateway's own question")
+        return None
     if row["outcome"] != Outcome.OK or row["cost"] is None:
         found.skip("failed or of unknown cost")
         return None

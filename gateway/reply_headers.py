@@ -63,29 +63,36 @@ def _cost_headers(exchange: Exchange, usage: Usage, headers: Headers) -> NanoUSD
 
 
 def rate_headers(balances: Iterable[Balance], now: float) -> Headers:
-    """OpenAI's `x-ratelimit-*` of the limits on requests and on tokens that have the least left."""
-    requests: Balance | None = None
-    tokens: Balance | None = None
+    """OpenAI's `x-ratelimit-*` of the limit on requests and of those on tokens that have the least left."""
+    tightest: dict[Unit, Balance] = {}
     for balance in balances:
         unit = balance.limit.unit
-        if unit is Unit.REQUESTS:
-            if requests is None or balance.remaining < requests.remaining:
-                requests = balance
-        elif unit is Unit.TOKENS and (tokens is None or balance.remaining < tokens.remaining):
-            tokens = balance
+        if unit is Unit.COST or unit is Unit.CONCURRENT:
+            continue  # before anything is hashed: a unit's hash costs more than all of this
+        if unit not in tightest or balance.remaining < tightest[unit].remaining:
+            tightest[unit] = balance
     headers: Headers = []
-    if requests is not None:
-        _add(headers, REQUESTS, requests, now)
-    if tokens is not None:
-        _add(headers, TOKENS, tokens, now)
+    for unit, balance in tightest.items():
+        _add(headers, NAMES[unit], balance, now)
     return headers
 
 
-REQUESTS = (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests")
-TOKENS = (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens")
+Names = tuple[bytes, bytes, bytes]
 
 
-def _add(headers: Headers, names: tuple[bytes, bytes, bytes], balance: Balance, now: float) -> None:
+def _names(kind: bytes) -> Names:
+    return b"x-ratelimit-limit-" + kind, b"x-ratelimit-remaining-" + kind, b"x-ratelimit-reset-" + kind
+
+
+NAMES: dict[Unit, Names] = {
+    Unit.REQUESTS: _names(b"requests"),
+    Unit.TOKENS: _names(b"tokens"),
+    Unit.INPUT_TOKENS: _names(b"input-tokens"),  # Anthropic's words for what OpenAI does not limit
+    Unit.OUTPUT_TOKENS: _names(b"output-tokens"),
+}
+
+
+def _add(headers: Headers, names: Names, balance: Balance, now: float) -> None:
     """A rolling window is as it was before only when all of it has passed."""
     limit, remaining, reset = names
     headers.append((limit, b"%d" % balance.limit.amount))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, select
 
 from gateway.errors import Conflict, NotFound
@@ -39,9 +40,12 @@ async def resolve(store: Store, ledger: Ledger, id_: str, cost: NanoUSD, actor: 
         raise NotFound(f"There is no record {id_[:100]!r}.")
     if row["outcome"] != Outcome.PRESUMED:
         raise Conflict(f"Record {id_!r} is no presumption: it ended as {row['outcome']!r}.")
-    draft = Record(**{each.name: row[each.name] for each in fields(Record)})
-    draft = replace(draft, outcome=Outcome.PRESUMED)
-    truth = replace(draft, version=1, outcome=Outcome.RESOLVED, cost=cost, components={}, flags=("resolved",))
+    known = [name for name in Record.__struct_fields__ if name in row]  # all but savings: a presumption has none
+    draft = Record(**{name: row[name] for name in known})
+    draft = msgspec.structs.replace(draft, outcome=Outcome.PRESUMED)
+    truth = msgspec.structs.replace(
+        draft, version=1, outcome=Outcome.RESOLVED, cost=cost, components={}, flags=("resolved",)
+    )
     found = await ledger.settle(Reservation(draft.id, draft.tenant, (EVERYONES,), draft), Spent(cost), truth)
     if found is Settlement.AGAIN:
         raise Conflict(f"Record {id_!r} has just been settled.")

@@ -16,11 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.configuration.payers import Payers, is_loopback
+from gateway.configuration.places import Places
+from gateway.configuration.presets import fitted, known
+from gateway.configuration.schema import Alerts, File, Learning, LedgerOptions, Server
 from gateway.document import Document, Problem, SettingsError, read
-from gateway.payers import Payers, is_loopback
-from gateway.places import Places
-from gateway.presets import fitted, known
-from gateway.schema import Alerts, File, LedgerOptions, Server
+from gateway.room import TENANT_SHARE
+from gateway.shadows.payer import payers as shadow_payers
 from gateway.types import Deployment, Key, Limit, Provider, Route, Tenant
 
 __all__ = ["Problem", "Settings", "SettingsError", "load", "parse"]
@@ -40,6 +42,7 @@ class Settings:
     spool_bytes_max: int
     ledger: LedgerOptions
     alerts: Alerts = field(repr=False)  # addresses of webhooks are secrets
+    learning: Learning | None = field(repr=False)  # its salt is one
     providers: Mapping[str, Provider]
     deployments: Mapping[str, Deployment]
     routes: Mapping[str, Route]
@@ -79,6 +82,7 @@ def parse(
         raise SettingsError(document.problems)
     places = Places(document, known(path.parent if path else None, env), absent, time.time() if now is None else now)
     places.read(file)
+    _check_room(file.server, document)
     payers = Payers(document, is_loopback(file.server.host))
     payers.secret(file.admin_key, ("admin_key",))
     payers.read(file.tenants)
@@ -96,15 +100,22 @@ def parse(
         spool_bytes_max=file.spool_bytes_max,
         ledger=file.ledger,
         alerts=file.alerts,
+        learning=file.learning,
         providers=places.providers,
         deployments=places.deployments,
         routes=places.routes,
-        tenants=tuple(payers.tenants),
+        tenants=(*payers.tenants, *shadow_payers(places.routes.values())),
         keys=tuple(payers.keys),
         limits=limits,
         notices=(*places.notices, *_no_such_models(places, payers)),
         prices_change_at=min(places.changes, default=None),
     )
+
+
+def _check_room(server: Server, document: Document) -> None:
+    least = round(server.request_bytes_max / TENANT_SHARE)
+    if server.bodies_bytes_max < least:
+        document.problem(("server", "bodies_bytes_max"), f"must be at least {least}: room for two of the largest")
 
 
 def _absent(document: Document) -> dict[str, str]:

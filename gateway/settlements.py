@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from math import inf
 from typing import TypeVar
 
 from gateway.errors import LedgerUnavailable
@@ -56,6 +57,11 @@ class Settlements:
         """How many the ledger has not heard of yet."""
         return len(self._waiting)
 
+    def oldest(self) -> float:
+        """Unix seconds when the first request came that a ledger may have to be told of; endless without one."""
+        held, owed = self._open.values(), (owed for _, (owed, *_) in self._recent)
+        return min((each.draft.at for each in (*held, *owed)), default=inf)
+
     def opened(self, reservation: Reservation) -> None:
         """The ledger has set this aside."""
         if self._remembers:
@@ -63,13 +69,17 @@ class Settlements:
 
     async def settle(self, reservation: Reservation, spent: Spent, record: Record) -> Settlement | None:
         """Books `spent`; None: the ledger is away, the record is spooled and the settlement will be tried again."""
-        self._closed(reservation, spent, record)
         try:
-            return await self._ledger.settle(reservation, spent, record)
+            return await self.book(reservation, spent, record)
         except LedgerUnavailable:
             self._recorder.spool(record)
             self._waiting.append((reservation, spent, record))
             return None
+
+    async def book(self, reservation: Reservation, spent: Spent, record: Record) -> Settlement:
+        """As `settle`, for who keeps the settlement and asks again.  Raises LedgerUnavailable."""
+        self._closed(reservation, spent, record)
+        return await self._ledger.settle(reservation, spent, record)
 
     async def release(self, reservation: Reservation) -> None:
         """Frees a hold whose request reached no provider."""

@@ -26,6 +26,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, TracerProvider, form
 from structlog.contextvars import bound_contextvars
 
 from gateway import __version__
+from gateway.credentials.keyring import Keyring
 from gateway.dialects.base import Call, Dialect
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
@@ -89,9 +90,9 @@ class Tracing:
         """One that is watched."""
         return TracedPlanner(self, *parts, **options)
 
-    def upstream(self, transport_for: TransportFor) -> Upstream:
+    def upstream(self, transport_for: TransportFor, keyring: Keyring) -> Upstream:
         """One whose calls say which span they belong to."""
-        return TracedUpstream(transport_for)
+        return TracedUpstream(transport_for, keyring)
 
     def close(self) -> None:
         """Sends what is left.  Blocks for a while."""

@@ -1,4 +1,4 @@
-"""The nouns.  Frozen dataclasses, no I/O; imports nothing of ours.
+"""The nouns.  Frozen, no I/O; imports nothing of ours but those of a provider.
 
 Money is `NanoUSD`, an int of 1e-9 dollars.  A price is NanoUSD per million tokens.  Floats never touch money.
 """
@@ -11,10 +11,14 @@ from datetime import UTC, tzinfo
 from enum import StrEnum
 from typing import Any, TypeAlias
 
+import msgspec
+
+from gateway.provider import Provider as Provider  # noqa: PLC0414  # a noun like those below
+from gateway.provider import Timeouts as Timeouts  # noqa: PLC0414  # the same
+
 NanoUSD: TypeAlias = int
 
-NANO = 1_000_000_000
-"""NanoUSD in a dollar."""
+NANO = 1_000_000_000  # NanoUSD in a dollar
 
 
 class Format(StrEnum):
@@ -32,6 +36,8 @@ class Format(StrEnum):
     RERANK = "rerank"
     MODERATIONS = "moderations"
     IMAGES = "images"
+    IMAGE_EDITS = "image_edits"
+    IMAGE_VARIATIONS = "image_variations"
     TRANSCRIPTIONS = "transcriptions"
     TRANSLATIONS = "translations"  # of speech, into English text
     SPEECH = "speech"
@@ -159,31 +165,6 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds: to connect, to the first byte, between two chunks, in all."""
-
-    connect_s: float = 5.0
-    first_byte_s: float = 60.0
-    idle_s: float = 60.0
-    total_s: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Provider:
-    """Who is called: an account at a vendor.  How it is spoken to is its dialect."""
-
-    id: str
-    dialect: str
-    base_url: str = ""
-    api_key: str = field(default="", repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # sent with every call
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # the dialect's quirks as data; maybe a secret
-    timeouts: Timeouts = Timeouts()
-    max_connections: int = 512
-    retries_max: int = 2
-
-
-@dataclass(frozen=True, slots=True)
 class Deployment:
     """One place to call one model."""
 
@@ -205,6 +186,13 @@ class Deployment:
     as_reported: bool = False  # the cost that its provider reports is the one that is settled
 
 
+class Decline(StrEnum):
+    """Why a route may ask elsewhere although nothing failed."""
+
+    CONTENT_FILTER = "content_filter"  # the provider refuses the request
+    REFUSAL = "refusal"  # the answer is none: its model or a filter declined
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A named set of candidates with policies, asked for as a model."""
@@ -214,6 +202,7 @@ class Route:
     policies: tuple[Any, ...] = ()  # gateway.plan.Policy, applied in order
     baseline: str | None = None  # deployment id whose cost is the comparison
     timeout_s: float | None = None  # for the whole request, whatever is tried
+    failover_on: frozenset[Decline] = frozenset()
 
 
 class Action(StrEnum):
@@ -229,7 +218,9 @@ class Unit(StrEnum):
 
     COST = "cost"  # NanoUSD
     REQUESTS = "requests"
-    TOKENS = "tokens"
+    TOKENS = "tokens"  # in and out
+    INPUT_TOKENS = "input_tokens"
+    OUTPUT_TOKENS = "output_tokens"
     CONCURRENT = "concurrent"  # requests in flight
 
 
@@ -286,6 +277,7 @@ class Limit:
     id: str = ""  # stable name for the admin API
     of: str = ""  # only this account of the kind, in place of the limits for all of them
     until: float | None = None  # unix seconds after which it no longer holds
+    since: float | None = None  # before which it does not hold yet: another stands in its place
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +309,9 @@ class Tenant:
     request_cost_max: NanoUSD | None = None
     endpoints: tuple[str, ...] = ("*",)  # chat, messages, embeddings ...; shell patterns
     tiers: tuple[str, ...] = ()  # tiers of deployments it was granted
+    regions: tuple[str, ...] = ()  # where its requests may be served; (): anywhere
     priority: str = "normal"  # high, normal or low: who goes first where places are few
+    resume_streams: bool = False  # whether a stream that broke off may go on from another deployment
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,8 +331,10 @@ class Request:
     task: str = ""
     cost_max: NanoUSD | None = None
     headers: Mapping[str, str] = field(default_factory=dict)  # the few that are passed on, lower case
+    deadline_s: float | None = None  # from `received` on, until when its answer is of use; None: as soon as can be
     timeout_s: float | None = None  # how long its client waits: for the whole, or for the first byte of a stream
     pinned: str = ""  # the deployment that must serve it: it holds what the request builds on
+    shadow_of: str = ""  # the client's request that the gateway repeats by this one; "": a client's own
 
 
 class Outcome(StrEnum):
@@ -353,15 +349,12 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What happened: one per request that reached a provider, always.
-
-    `version` orders what is known of one request: 0 presumed, 1 settled.  The recorder keeps the highest.
-    """
+# A dataclass with so many fields takes seven times as long to make; without its defaults a record is half as long.
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What happened: one per request that reached a provider, always."""
 
     id: str
-    version: int
+    version: int  # 0 presumed, 1 settled: the recorder keeps the highest
     at: float  # unix seconds when the request came
     tenant: str
     key: str
@@ -376,16 +369,17 @@ class Record:
     stream: bool = False
     user: str = ""
     task: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
-    tokens: Mapping[str, int] = field(default_factory=dict)
-    fees: Mapping[str, int] = field(default_factory=dict)
+    tags: Mapping[str, str] = {}
+    tokens: Mapping[str, int] = {}
+    fees: Mapping[str, int] = {}
     estimated: bool = False  # tokens are our own count
     cost: NanoUSD | None = None  # None: unknown
-    components: Mapping[str, NanoUSD] = field(default_factory=dict)
+    components: Mapping[str, NanoUSD] = {}
     reported_cost: NanoUSD | None = None  # the provider's own figure
     calculated_cost: NanoUSD | None = None  # usage times price, whichever of both is settled
     service_tier: str = ""  # as billed
     baseline_cost: NanoUSD | None = None
+    savings: Mapping[str, NanoUSD] = {}  # by cause, before overhead: see gateway.savings
     overhead_cost: NanoUSD = 0  # judges and answers thrown away; within `cost`
     reserved: NanoUSD = 0
     status: int = 0  # HTTP status the client saw
@@ -397,3 +391,4 @@ class Record:
     tokens_estimated: int = 0  # input, before the call
     reasons: str = ""
     flags: tuple[str, ...] = ()
+    shadow_of: str = ""  # the client's request that this one repeats, for comparison

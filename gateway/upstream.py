@@ -2,15 +2,17 @@
 
 A retry happens only before the first byte of a reply, only for failures that say so, at most `provider.retries_max`
 times, with full jitter or the provider's own retry-after, inside the request's deadline and the deployment's budget.
+A kept connection that had been closed when the request came is no failure: the request goes out on a new one, once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
+import math
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from operator import attrgetter
 
 import httpx
 from tenacity import (
@@ -20,16 +22,19 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from gateway.credentials import certificates
+from gateway.credentials.keyring import Keyring
 from gateway.dialects.base import Call, Dialect
 from gateway.errors import (
     GatewayError,
     UpstreamBroken,
     UpstreamFailed,
+    UpstreamLeft,
     UpstreamOverloaded,
     UpstreamRateLimited,
     UpstreamUnreachable,
 )
-from gateway.transport.base import Answer, Transport
+from gateway.transport.base import Answer, Sent, Transport, unheard
 from gateway.transport.foreign import Foreign
 from gateway.transport.http1 import Pool
 from gateway.types import Provider
@@ -40,6 +45,9 @@ WAIT_MAX_S = 10.0
 WAIT_MAX_ELSEWHERE_S = 0.3
 """The same where another deployment can serve the request meanwhile."""
 BACKOFF = wait_random_exponential(multiplier=0.25, max=4.0)
+_PLACE = attrgetter(
+    "dialect", "base_url", "max_connections", "timeouts.connect_s", "connection_age_max_s", "proxy", "tls"
+)
 RETRYABLE = (UpstreamUnreachable, UpstreamFailed, UpstreamOverloaded, UpstreamRateLimited)
 
 TransportFor = Callable[[Provider], Transport | httpx.AsyncBaseTransport]
@@ -47,12 +55,11 @@ TransportFor = Callable[[Provider], Transport | httpx.AsyncBaseTransport]
 
 def real_transport(provider: Provider) -> Transport:
     """A pool of connections to one provider."""
-    return Pool(provider, _tls())
+    return Pool(provider, certificates.context(provider.tls))
 
 
-@lru_cache(maxsize=1)
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
+def ignored(_reason: str) -> None:
+    """For who need not know that a call went out again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,9 @@ class Terms:
     wait_max_s: float
     may: Callable[[GatewayError], bool]  # counts the retry that it allows
     now: Callable[[], float]
+    sent: Sent = unheard  # told each time that the call goes out
+    again: Callable[[str], None] = ignored  # told why, when it goes out again and nobody was asked
+    tokens: int = 0  # about, in and out
 
     def over(self, state: RetryCallState) -> bool:
         """Whether the next attempt is not to be made."""
@@ -70,13 +80,17 @@ class Terms:
         return wait_s > self.wait_max_s or self.now() + wait_s >= self.until or not self.may(_failure(state))
 
 
+ONCE = Terms(math.inf, 0.0, lambda _: False, time.monotonic)
+
+
 class Upstream:
     """Holds one transport per provider for as long as its settings do not change."""
 
     def __init__(
-        self, transport_for: TransportFor = real_transport, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self, transport_for: TransportFor, keyring: Keyring, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> None:
         self._transport_for = transport_for
+        self._keyring = keyring
         self._sleep = sleep
         self._transports: dict[str, tuple[Provider, Transport]] = {}
         self._retired: list[Transport] = []  # requests of older settings may still use them
@@ -84,7 +98,7 @@ class Upstream:
     async def open(self, call: Call, provider: Provider, dialect: Dialect, terms: Terms | None = None) -> Answer:
         """The 2xx answer to `call`; every other end is a leaf of the error tree.  Without terms it is made once."""
         try:
-            return await self._once(call, provider, dialect)
+            return await self._proven(call, provider, dialect, terms or ONCE)
         except RETRYABLE as error:
             if terms is None or provider.retries_max < 1:
                 raise
@@ -98,7 +112,7 @@ class Upstream:
         async def attempt() -> Answer:
             if known:
                 raise known.pop()
-            return await self._once(call, provider, dialect)
+            return await self._proven(call, provider, dialect, terms)
 
         retrying = AsyncRetrying(
             stop=lambda state: state.attempt_number > provider.retries_max or terms.over(state),
@@ -109,8 +123,30 @@ class Upstream:
         )
         return await retrying(attempt)
 
-    async def _once(self, call: Call, provider: Provider, dialect: Dialect) -> Answer:
-        answer = await self._transport(provider).send(call)
+    async def _proven(self, call: Call, provider: Provider, dialect: Dialect, terms: Terms) -> Answer:
+        """With its provider's credentials, or with one key after another until one is good."""
+        if not provider.keys:
+            return await self._once(await self._keyring.proven(call, provider), provider, dialect, terms)
+        bunch, failure = self._keyring.bunch(provider), None
+        for _ in range(len(provider.keys) + 1):  # one of them may have got another value
+            key = await bunch.next(terms.tokens)
+            if key is None:
+                break
+            if failure is not None:
+                terms.again(failure.code)
+            try:
+                answer = await self._once(key.on(call), key.of(provider), dialect, terms)
+            except GatewayError as error:
+                failure = error
+                if not await bunch.refused(key, error):
+                    raise
+            else:
+                bunch.served(key)
+                return answer
+        raise bunch.exhausted(failure)
+
+    async def _once(self, call: Call, provider: Provider, dialect: Dialect, terms: Terms) -> Answer:
+        answer = await self._sent(call, self._transport(provider), terms)
         if 200 <= answer.status < 300 and (wrong := _unreadable(answer)) is None:
             return answer
         async with answer:
@@ -120,6 +156,14 @@ class Upstream:
                 raise UpstreamBroken(f"Provider {provider.id} answered {answer.status}; redirects are not followed.")
             body = await answer.body(ERROR_BODY_MAX)
             raise dialect.error(answer.status, answer.headers, body, provider)
+
+    async def _sent(self, call: Call, transport: Transport, terms: Terms) -> Answer:
+        """The answer, whatever its status; a connection that was closed while it was idle is nobody's failure."""
+        try:
+            return await transport.send(call, terms.sent)
+        except UpstreamLeft as left:
+            terms.again(left.code)
+            return await transport.send(call, terms.sent)
 
     def _transport(self, provider: Provider) -> Transport:
         held = self._transports.get(provider.id)
@@ -136,14 +180,14 @@ class Upstream:
         """Closes every connection."""
         for transport in [*self._retired, *(held for _, held in self._transports.values())]:
             await transport.close()
+        self._keyring.close()
         self._retired.clear()
         self._transports.clear()
 
 
 def _same_place(one: Provider, other: Provider) -> bool:
     """Whether two versions of a provider's settings can share their connections."""
-    each = [(each.dialect, each.base_url, each.max_connections, each.timeouts.connect_s) for each in (one, other)]
-    return each[0] == each[1]
+    return _PLACE(one) == _PLACE(other)
 
 
 def _unreadable(answer: Answer) -> str | None:

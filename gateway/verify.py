@@ -9,7 +9,7 @@ from gateway.accounts import account_of
 from gateway.ledger.base import Balance
 from gateway.money import dollars
 from gateway.sql.totals import Total
-from gateway.types import Account, Key, Limit, NanoUSD, Record, Tenant, Unit
+from gateway.types import INPUT_BUCKETS, OUTPUT_BUCKETS, Account, Key, Limit, NanoUSD, Record, Tenant, Unit
 
 Counter = tuple[Account, Unit, str]
 """An account, a unit and a window: what the ledger counts."""
@@ -101,7 +101,10 @@ def _on_the_way(balance: Balance, waiting: Iterable[Record]) -> int:
 def _amount(unit: Unit, record: Record) -> int:
     if unit is Unit.COST:
         return record.reserved if record.cost is None else record.cost
-    return sum(record.tokens.values()) if unit is Unit.TOKENS else 1
+    if unit is Unit.REQUESTS:
+        return 1
+    kinds = {Unit.INPUT_TOKENS: INPUT_BUCKETS, Unit.OUTPUT_TOKENS: OUTPUT_BUCKETS}.get(unit)
+    return sum(count for bucket, count in record.tokens.items() if kinds is None or bucket in kinds)
 
 
 def _pays(account: Account, record: Record) -> bool:

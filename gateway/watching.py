@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from gateway.credentials.keyring import Keyring
 from gateway.pipeline import Pipeline
 from gateway.planner import Planner
 from gateway.upstream import TransportFor, Upstream
@@ -24,7 +25,7 @@ class Watching(Protocol):
         """A Planner."""
         ...
 
-    def upstream(self, transport_for: TransportFor) -> Upstream:
+    def upstream(self, transport_for: TransportFor, keyring: Keyring) -> Upstream:
         """An Upstream."""
         ...
 

@@ -1,8 +1,38 @@
 """Fixtures every suite may use."""
 
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+from sqlalchemy.engine import make_url
+
+from gateway.sql import tenants
+from gateway.sql.migrate import upgrade
 
 pytest_plugins = ["services"]
 
 settings.register_profile("tollgate", deadline=None)  # a busy machine is not what the properties are about
 settings.load_profile("tollgate")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrated_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A new SQLite file is a copy of one that is migrated already: a dozen revisions take longer than most tests.
+
+    The tests of the migrations call `upgrade` themselves; gateways that are processes of their own do so too.
+    """
+    template = tmp_path_factory.mktemp("migrated") / "tollgate.db"
+    upgrade(f"sqlite:///{template}")
+
+    def copied(url: str) -> None:
+        name = make_url(url).database
+        if url.startswith("sqlite:///") and name and name != ":memory:" and not Path(name).exists():
+            shutil.copyfile(template, name)
+        else:
+            upgrade(url)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tenants, "upgrade", copied)
+        yield

@@ -83,6 +83,38 @@ RELIABILITY = Dashboard(
                 "ops",
             ),
         ),
+        "Beside the requests": (
+            Panel(
+                "Provider keys",
+                "Calls a second by the name of the key they were made with: `limited` and `denied` keys rest.",
+                {
+                    "{{provider}} {{key}}: {{outcome}}": pace(
+                        "tollgate_provider_key_calls_total", "provider, key, outcome", ""
+                    )
+                },
+                "ops",
+                "stacked",
+            ),
+            Panel(
+                "Batches that ended",
+                "In the time shown, by how.",
+                {
+                    "{{tenant}} on {{provider}}: {{state}}": grew(
+                        "tollgate_batches_total", "", by="tenant, provider, state"
+                    )
+                },
+                "none",
+                "bars",
+            ),
+            Panel(
+                "Alerts",
+                "In the time shown: raised once for each thing and window, then told to each webhook.",
+                {"{{kind}}: {{outcome}}": grew("tollgate_alerts_total", "", by="kind, outcome")},
+                "none",
+                "bars",
+                (1, 10),
+            ),
+        ),
         "Time": (
             Panel(
                 "Whole request",

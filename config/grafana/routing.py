@@ -25,7 +25,8 @@ ROUTING = Dashboard(
             ),
             Panel(
                 "What policies decide",
-                "Decisions a second. Another mixture without other settings is other traffic.",
+                "Plans a second by each policy that had a reason, and the deployment it left first. Another mixture "
+                "without other settings is other traffic.",
                 {"{{policy}}: {{decision}}": pace("tollgate_decisions_total", "policy, decision", ROUTE)},
                 "ops",
                 "stacked",
@@ -49,10 +50,15 @@ ROUTING = Dashboard(
                 0.3,
             ),
             number(
-                "Reply cache hits",
-                "Share of lookups that were answered without a call.",
-                share(grew("tollgate_reply_cache_total", 'result="hit"'), grew("tollgate_reply_cache_total", "")),
+                "Agreement with shadows",
+                "Of all answers that were compared, 1 is wholly: the mean over routes and kinds.",
+                share(
+                    grew("tollgate_shadow_agreement_total", f"{ROUTE}, {ON}"),
+                    grew("tollgate_shadow_compared_total", f"{ROUTE}, {ON}"),
+                ),
                 "percentunit",
+                0.8,
+                0.7,
             ),
             Panel(
                 "Escalations",
@@ -72,6 +78,29 @@ ROUTING = Dashboard(
                 },
                 "percentunit",
                 limits=(0.9, 1),
+            ),
+        ),
+        "Shadows": (
+            Panel(
+                "Shadow drift",
+                "How much answers agree with those of the route's shadow, 1 is wholly. A fall is drift: a model, a "
+                "prompt or the traffic has changed.",
+                {
+                    "{{route}}: {{deployment}} and {{other}} ({{kind}})": ratio(
+                        "route, deployment, other, kind",
+                        ("tollgate_shadow_agreement_total", f"{ROUTE}, {ON}"),
+                        ("tollgate_shadow_compared_total", f"{ROUTE}, {ON}"),
+                    )
+                },
+                "percentunit",
+                limits=(0.8, 0.7),
+            ),
+            Panel(
+                "What became of shadows",
+                "Requests drawn, a second. Anything but compared is a comparison that was not made.",
+                {"{{route}}: {{result}}": pace("tollgate_shadows_total", "route, result", ROUTE)},
+                "ops",
+                "stacked",
             ),
         ),
         "Estimates and budgets": (

@@ -24,6 +24,7 @@ from promql import (
     share,
 )
 
+LOST = "tollgate_prompt_cache_lost_usd_total"
 CACHED_IN, ALL_IN = f"{TENANT_DEPLOYMENT}, {CACHED}", f"{TENANT_DEPLOYMENT}, {INPUT}"
 _PAIR = "tenant, deployment"
 _READ = grew(TOKENS, f'{TENANT_DEPLOYMENT}, kind="cache_read"', by=_PAIR)
@@ -171,6 +172,21 @@ SPEND = Dashboard(
                 "Judges, and answers that were thrown away; within the cost.",
                 or_zero(grew("tollgate_overhead_cost_usd_total", WHO)),
                 "currencyUSD",
+            ),
+            Panel(
+                "What broken caches cost",
+                "Dollars in the time shown that reading prompt caches would have saved, by what broke them; an "
+                "estimate. `tollgate doctor` says where it stands and what to do.",
+                {"{{tenant}} {{route}} {{cause}}": grew(LOST, WHO, by="tenant, route, cause") + " > 0"},
+                "currencyUSD",
+                "bars",
+            ),
+            Panel(
+                "What breaks caches",
+                "Requests a second whose prompt cache was not read as it could have been; an estimate.",
+                {"{{cause}}": pace("tollgate_prompt_cache_breaks_total", "cause", WHO)},
+                "reqps",
+                "stacked",
             ),
             Panel(
                 "Paid and baseline",

@@ -16,12 +16,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from gateway.api import (
+    admin_batches,
     admin_budgets,
+    admin_doctor,
     admin_ledger,
     admin_outcomes,
     admin_reports,
+    admin_savings,
     admin_tenants,
     admin_units,
+    openapi,
     organization,
 )
 from gateway.api.admin_shapes import Desk
@@ -49,9 +53,10 @@ log = structlog.get_logger()
 
 def admin_app(store: Store, ledger: Ledger, sites: Sites, admin_key: str | None) -> Endpoint:
     """The ASGI application for every path below /admin/."""
-    app = FastAPI(title="Tollgate admin", openapi_url="/admin/openapi.json", docs_url=None, redoc_url=None)
+    app = _Described(title="Tollgate admin", openapi_url="/admin/openapi.json", docs_url=None, redoc_url=None)
     app.state.desk = Desk(store, ledger, sites)
-    for part in (admin_tenants, admin_budgets, admin_reports, admin_outcomes, admin_ledger, admin_units, organization):
+    reading = (admin_reports, admin_outcomes, admin_units, admin_savings, admin_doctor, organization)
+    for part in (admin_batches, admin_tenants, admin_budgets, admin_ledger, *reading):
         app.include_router(part.router)
     for kind, handler in (
         (GatewayError, _known),
@@ -62,6 +67,14 @@ def admin_app(store: Store, ledger: Ledger, sites: Sites, admin_key: str | None)
     ):
         app.add_exception_handler(kind, handler)
     return _Guarded(app, admin_key)
+
+
+class _Described(FastAPI):
+    """Its document tells of the refusals that it really gives."""
+
+    def openapi(self) -> dict[str, Any]:
+        """See FastAPI."""
+        return openapi.administered(self)
 
 
 class _Guarded:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Response
 
-from gateway.api.admin_shapes import BudgetBody, Desk, actor, balance_shown, desk, limit_shown, listed, missing
+from gateway.accounts import SPANNING, beside, holds
+from gateway.api.admin_shapes import NEW, BudgetBody, Desk, actor, balance_shown, desk, limit_shown, listed, missing
 from gateway.errors import Conflict, LedgerUnavailable
 from gateway.ledger.base import Line
 from gateway.sql.nouns import StoredLimit
@@ -32,16 +35,21 @@ class Placed:
     tenant: str
     key: str | None
     source: str
+    replaced: bool = False  # by one that an administrator made
 
     @property
     def account(self) -> Account | None:
         """The one account it limits; None where there is one for each user, task, tag ..."""
-        kind = self.limit.account
+        kind, of = self.limit.account, self.limit.of
+        if kind == "global":
+            return Account(kind, "all")
         if kind == "tenant":
-            return Account("tenant", self.tenant, self.tenant)
+            whose = self.tenant or of
+            return Account(kind, whose, whose) if whose else None
         if kind == "key" and self.key is not None:
-            return Account("key", self.key, self.tenant)
-        return Account("global", "all") if kind == "global" else None
+            return Account(kind, self.key, self.tenant)
+        spans = kind in SPANNING or kind.startswith("tag:")
+        return Account(kind, of, self.tenant) if of and (self.tenant or spans) else None
 
 
 @router.get("")
@@ -68,7 +76,7 @@ async def budget(id_: str, at: At) -> dict[str, Any]:
     raise missing("budget", id_)
 
 
-@router.put("/{id_}")
+@router.put("/{id_}", responses=NEW)
 async def put_budget(id_: NewId, body: BudgetBody, at: At, who: Actor, response: Response) -> dict[str, Any]:
     """The limit as given; what was spent in its window counts on.  Again changes nothing."""
     _not_of_file(id_, at)
@@ -87,6 +95,8 @@ async def delete_budget(id_: str, at: At, who: Actor) -> None:
 
 
 async def _limit(body: BudgetBody, id_: str, at: Desk) -> StoredLimit:
+    if body.tenant is None:
+        return StoredLimit(body.limit(id_, UTC), "", None)
     at.editable(body.tenant)
     owner = await at.store.tenant(body.tenant)
     return StoredLimit(body.limit(id_, owner.tenant.zone), body.tenant, body.key)
@@ -94,14 +104,16 @@ async def _limit(body: BudgetBody, id_: str, at: Desk) -> StoredLimit:
 
 async def _all(at: Desk) -> list[Placed]:
     stored = await at.store.limits()
-    return [*_of_file(at), *(Placed(each.limit, each.tenant, each.key, "admin") for each in stored)]
+    made = [each.limit for each in stored if not each.tenant]
+    return [*_of_file(at, made), *(Placed(each.limit, each.tenant, each.key, "admin") for each in stored)]
 
 
-def _of_file(at: Desk) -> Iterator[Placed]:
+def _of_file(at: Desk, made: Sequence[Limit] = ()) -> Iterator[Placed]:
     """The file's limits, with ids that are theirs alone: a tenant's or key's id before the limit's."""
-    settings = at.sites.current.settings
+    settings, now = at.sites.current.settings, time.time()
+    left = {limit.id for limit in beside(made, settings.limits) if (limit.since or 0.0) <= now}
     for limit in settings.limits:
-        yield Placed(replace(limit, id=f"everyone:{limit.id}"), "", None, "file")
+        yield Placed(replace(limit, id=f"everyone:{limit.id}"), "", None, "file", limit.id not in left)
     for tenant in settings.tenants:
         for limit in tenant.limits:
             yield Placed(replace(limit, id=f"{tenant.id}:{limit.id}"), tenant.id, None, "file")
@@ -118,6 +130,7 @@ def _not_of_file(id_: str, at: Desk) -> None:
 async def _shown(found: Sequence[Placed], at: Desk) -> list[dict[str, Any]]:
     lines = [(index, Line(each.account, each.limit, 0)) for index, each in enumerate(found) if each.account is not None]
     balances: dict[int, dict[str, Any]] = {}
+    now = time.time()
     try:
         async with asyncio.timeout(LEDGER_WAIT_S):
             seen = await at.ledger.balances([line for _, line in lines])
@@ -130,6 +143,7 @@ async def _shown(found: Sequence[Placed], at: Desk) -> list[dict[str, Any]]:
             "tenant": each.tenant or None,
             "key": each.key,
             "source": each.source,
+            "in_force": not each.replaced and holds(each.limit, now),
             **limit_shown(each.limit),
             "balance": balances.get(index),
         }

@@ -14,12 +14,22 @@ import orjson
 
 from gateway.api.admin_shapes import money
 from gateway.errors import InvalidRequest
+from gateway.savings import Saving
 from gateway.sql import records
 from gateway.sql.records import Cursor, Filter
 from gateway.sql.schema import records as table
 from gateway.sql.tenants import Store
 
-MONEY = ("cost", "reported_cost", "calculated_cost", "rerated_cost", "baseline_cost", "overhead_cost", "reserved")
+MONEY: tuple[str, ...] = (
+    "cost",
+    "reported_cost",
+    "calculated_cost",
+    "rerated_cost",
+    "baseline_cost",
+    "overhead_cost",
+    "reserved",
+)
+MONEY = (*MONEY, *(f"saved_{cause}" for cause in Saving))
 COLUMNS = tuple(str(column.name) for column in table.c if column.name != "hour")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 

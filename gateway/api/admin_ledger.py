@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 
 from gateway.api.admin_shapes import Desk, actor, desk, money
+from gateway.configuration.quantities import Dollars
+from gateway.configuration.schema import Shape
 from gateway.errors import InvalidRequest
 from gateway.money import nano
-from gateway.quantities import Dollars
 from gateway.resolve import resolve
-from gateway.schema import Shape
 
 router = APIRouter(prefix="/admin/v1")
 

@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 
 from gateway.api.admin_reports import REPORT_S, SPEND_DAYS, Which
 from gateway.api.admin_shapes import Desk, desk, listed, money
-from gateway.schema import Shape
-from gateway.sql.outcomes import REQUEST, TASK, Turnout, store, worth
+from gateway.configuration.schema import Shape
+from gateway.sql.outcomes import REQUEST, SHADOW, TASK, Turnout, store, worth
 from gateway.sql.records import TEXT_MAX
 
 router = APIRouter(prefix="/admin/v1")
@@ -40,6 +40,8 @@ class OutcomeBody(Shape):
             raise ValueError("say `success`, `score` or `resolved`")
         if "\0" in f"{self.request}{self.task}{self.source}":
             raise ValueError("no text may hold a NUL")
+        if self.source.startswith(SHADOW):
+            raise ValueError(f"sources that begin with {SHADOW!r} are the gateway's own")
         return self
 
     def turnout(self, now: float) -> Turnout:

@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from gateway.api.admin_export import cursor_text, page_after, record_shown, stream
 from gateway.api.admin_shapes import Desk, desk, listed, money, timestamp
+from gateway.configuration.schema import Shape
 from gateway.errors import InvalidRequest
 from gateway.health import Condition
-from gateway.schema import Shape
 from gateway.sql import records
 from gateway.sql.records import FILTERS, Filter
 from gateway.sql.spend import GROUPS_MAX, Sum, at_one_moment, spend
@@ -108,7 +108,7 @@ async def tasks(query: Annotated[TasksQuery, Query()], at: At) -> dict[str, Any]
     return listed(data, since=wanted.since, until=wanted.until, truncated=len(groups) >= query.limit)
 
 
-@router.get("/records")
+@router.get("/records", responses={200: {"content": {"text/csv": {}, "application/x-ndjson": {}}}})
 async def record_list(query: Annotated[RecordsQuery, Query()], at: At) -> Response:
     """Records, newest first.  JSON comes by page (`next` is the following page's `after`), NDJSON and CSV whole."""
     wanted, after = query.filter(), page_after(query.after)

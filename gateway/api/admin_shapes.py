@@ -15,16 +15,16 @@ from zoneinfo import ZoneInfoNotFoundError, available_timezones
 from fastapi import Request
 from pydantic import Field
 
+from gateway.configuration.quantities import Dollars, Moment, Name
+from gateway.configuration.schema import EVERYONE_ACCOUNTS, TENANT_ACCOUNTS, LimitShape, Shape
 from gateway.document import nearest
 from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.ledger.base import Balance, Ledger
 from gateway.money import dollars, nano
-from gateway.quantities import Dollars, Moment, Name
-from gateway.schema import TENANT_ACCOUNTS, LimitShape, Shape
 from gateway.site import Sites
 from gateway.sql.nouns import StoredKey, StoredTenant, zone_name, zone_of
 from gateway.sql.tenants import Store
-from gateway.types import ORGANISATION, Every, Key, Limit, NanoUSD, Tenant, Unit, Window
+from gateway.types import ORGANISATION, STEP_KINDS, Action, Every, Key, Limit, NanoUSD, Tenant, Unit, Window
 
 OVERLAP_S = 86400.0
 """How long a rotated key's old secret holds unless asked otherwise."""
@@ -69,6 +69,7 @@ class TenantBody(Shape):
     models: list[str] = Field(["*"], max_length=1000)
     endpoints: list[str] = Field(["*"], max_length=100)
     tiers: list[str] = Field([], max_length=100)
+    regions: list[str] = Field([], max_length=100)
     organisation: str = Field("", max_length=128)
     tags: dict[str, str] = Field({}, max_length=50)
     timezone: str = "UTC"
@@ -85,6 +86,7 @@ class TenantBody(Shape):
             models=tuple(self.models),
             endpoints=tuple(self.endpoints),
             tiers=tuple(self.tiers),
+            regions=tuple(self.regions),
             tags={**self.tags, ORGANISATION: self.organisation} if self.organisation else self.tags,
             zone=zone(self.timezone),
             on_ledger_outage=self.on_ledger_outage,
@@ -116,17 +118,16 @@ class RotateBody(Shape):
 
 
 class BudgetBody(LimitShape):
-    """A limit on an account of a tenant, or of one of its keys."""
+    """A limit on an account of a tenant, of one of its keys, or (`tenant: null`) of everyone."""
 
-    tenant: str
+    tenant: str | None
     key: str | None = None
 
     def limit(self, id_: str, within: tzinfo) -> Limit:
         """As the gateway knows it, in the tenant's time zone.  Raises InvalidRequest."""
-        account = self.account if "account" in self.model_fields_set or self.key is None else "key"
-        if account not in TENANT_ACCOUNTS and not re.fullmatch(r"tag:[\w.-]{1,64}", account):
-            hint = nearest(account, TENANT_ACCOUNTS)
-            raise InvalidRequest(f"`account`: no limit is kept for {account!r}{hint}.", param="account")
+        account = self._account()
+        if self.action is Action.DEGRADE and account in STEP_KINDS:
+            raise InvalidRequest(f"`action`: a budget of a {account} can deny or alert, not degrade.", param="action")
         unit, amount = self._amount()
         windows = (self.window is not None) + (self.rolling is not None)
         if windows != (0 if unit is Unit.CONCURRENT else 1):
@@ -135,16 +136,30 @@ class BudgetBody(LimitShape):
         window = Window(self.window or Every.TOTAL, self.rolling or 0, within)
         return Limit(account, unit, amount, window, self.action, id_, self.of, self.until)
 
+    def _account(self) -> str:
+        if self.tenant is None and self.key is not None:
+            raise InvalidRequest("`key`: a limit of everyone has no key.", param="key")
+        allowed, usual = (EVERYONE_ACCOUNTS, "global") if self.tenant is None else (TENANT_ACCOUNTS, "tenant")
+        if "account" not in self.model_fields_set:
+            return usual if self.key is None else "key"
+        if self.account not in allowed and not re.fullmatch(r"tag:[\w.-]{1,64}", self.account):
+            hint = nearest(self.account, allowed)
+            raise InvalidRequest(f"`account`: no limit is kept for {self.account!r}{hint}.", param="account")
+        return self.account
+
     def _amount(self) -> tuple[Unit, int]:
         amounts = {
             Unit.COST: None if self.limit_usd is None else nano(self.limit_usd),
             Unit.REQUESTS: self.requests,
             Unit.TOKENS: self.tokens,
+            Unit.INPUT_TOKENS: self.input_tokens,
+            Unit.OUTPUT_TOKENS: self.output_tokens,
             Unit.CONCURRENT: self.concurrent,
         }
         given = [(unit, amount) for unit, amount in amounts.items() if amount is not None]
         if len(given) != 1:
-            raise InvalidRequest("Give one of `limit_usd`, `requests`, `tokens` and `concurrent`.", param="limit_usd")
+            names = "`limit_usd`, `requests`, `tokens`, `input_tokens`, `output_tokens` and `concurrent`"
+            raise InvalidRequest(f"Give one of {names}.", param="limit_usd")
         return given[0]
 
 
@@ -163,6 +178,10 @@ def money(amount: NanoUSD | None) -> dict[str, Any] | None:
     return None if amount is None else {"nano_usd": amount, "usd": dollars(amount)}
 
 
+NEW: dict[int | str, dict[str, Any]] = {201: {"description": "It is new.", "model": dict[str, Any]}}
+"""Beside 200, of what is put."""
+
+
 def listed(data: Iterable[Any], **more: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
     """OpenAI's list."""
     return {"object": "list", "data": list(data), **more}
@@ -178,6 +197,7 @@ def tenant_shown(tenant: Tenant, source: str, stored: StoredTenant | None = None
         "models": list(tenant.models),
         "endpoints": list(tenant.endpoints),
         "tiers": list(tenant.tiers),
+        "regions": list(tenant.regions),
         "tags": dict(tenant.tags),
         "timezone": zone_name(tenant.zone),
         "on_ledger_outage": tenant.on_ledger_outage,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Response
 
 from gateway.api.admin_shapes import (
+    NEW,
     OVERLAP_S,
     Desk,
     KeyBody,
@@ -59,7 +60,7 @@ async def tenant(id_: str, at: At) -> dict[str, Any]:
     return tenant_shown(found.tenant, "admin", found)
 
 
-@router.put("/tenants/{id_}")
+@router.put("/tenants/{id_}", responses=NEW)
 async def put_tenant(id_: NewId, body: TenantBody, at: At, who: Actor, response: Response) -> dict[str, Any]:
     """The tenant as given; what the body leaves out has its default.  Again changes nothing."""
     at.editable(id_)

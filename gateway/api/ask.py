@@ -6,6 +6,7 @@ import os
 import time
 from binascii import hexlify
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -16,13 +17,14 @@ from gateway.dialects import stored
 from gateway.errors import InvalidRequest, NotFound, Unauthorized
 from gateway.types import NANO, Format, Key, NanoUSD, Request, Tenant
 
-FORMS = frozenset({Format.TRANSCRIPTIONS, Format.TRANSLATIONS})
+FORMS = frozenset({Format.TRANSCRIPTIONS, Format.TRANSLATIONS, Format.IMAGE_EDITS, Format.IMAGE_VARIATIONS})
 """What may come as multipart/form-data."""
 PASSED_ON = frozenset(
     {"anthropic-version", "anthropic-beta", "openai-beta", "idempotency-key", "traceparent", "tracestate"}
 )
 PATIENCE = ("x-stainless-read-timeout", "x-stainless-timeout")
 PATIENCE_MAX_S = 86_400.0
+DEADLINE_MAX_S = 30 * 86_400.0
 TAGS_MAX = 20
 TEXT_MAX = 256
 
@@ -87,7 +89,8 @@ def request_of(
         tags=_tags(headers.get("x-tollgate-tags"), tenant),
         user=_text(headers.get("x-tollgate-user") or body.get("user") or metadata.get("user_id")),
         task=_text(headers.get("x-tollgate-task") or metadata.get("task")),
-        cost_max=_dollars(headers.get("x-tollgate-max-cost-usd")),
+        cost_max=dollars_of(headers.get("x-tollgate-max-cost-usd")),
+        deadline_s=deadline_of(headers.get("x-tollgate-deadline"), now),
         headers=passed_on | form,
         timeout_s=_patience(headers),
         pinned=_pinned(body, tenant) if format_ is Format.RESPONSES else "",
@@ -145,7 +148,8 @@ def _patience(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def _dollars(header: str | None) -> NanoUSD | None:
+def dollars_of(header: str | None) -> NanoUSD | None:
+    """The amount in `x-tollgate-max-cost-usd`; None where it is not sent.  Raises InvalidRequest."""
     if header is None:
         return None
     try:
@@ -157,6 +161,32 @@ def _dollars(header: str | None) -> NanoUSD | None:
             "`x-tollgate-max-cost-usd` must be dollars, such as 0.05.", param="x-tollgate-max-cost-usd"
         )
     return int(amount * NANO)
+
+
+def deadline_of(header: str | None, now: float) -> float | None:
+    """Seconds from `now` to what `x-tollgate-deadline` says; None where it is not sent.  Raises InvalidRequest."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        seconds = _until(header.strip(), now)
+    if not 0 < seconds <= DEADLINE_MAX_S:
+        raise InvalidRequest(
+            "`x-tollgate-deadline` must be seconds from now, such as 1800, or a time to come with its zone, such as "
+            "2027-01-31T18:00:00Z; 30 days from now at most.",
+            param="x-tollgate-deadline",
+        )
+    return seconds
+
+
+def _until(moment: str, now: float) -> float:
+    """Seconds to an ISO 8601 time with a zone; in the past for what is none."""
+    try:
+        at = datetime.fromisoformat(moment)
+        return at.timestamp() - now if at.tzinfo is not None else -1.0
+    except (ValueError, OverflowError):
+        return -1.0
 
 
 def _kind(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -13,13 +14,25 @@ from gateway.api.ask import headers_of, new_request_id, request_of, secret_of
 from gateway.api.errors import body_of, status_of
 from gateway.api.errors import headers_of as error_headers
 from gateway.api.once import Once
-from gateway.api.reply import ASGISend, ClientGone, Receive, Reply, Watch, read_body
+from gateway.api.reply import ASGISend, ClientGone, Intake, Receive, Reply, Watch, read_body
+from gateway.dialects import paths
 from gateway.errors import BudgetExceeded, GatewayError, InternalError
 from gateway.metrics import Metrics
+from gateway.room import Held
 from gateway.site import Site, Sites
 from gateway.types import Format, Key, Request, Tenant
 
 log = structlog.get_logger()
+
+GENERATED: Mapping[str, Format] = {
+    "/v1/messages": Format.MESSAGES,
+    **{f"/v1{path}": format_ for format_, path in paths.PATHS.items()},
+}
+"""Where a client asks for an answer, by its format."""
+COUNTED: Mapping[str, Format] = {
+    "/v1/messages/count_tokens": Format.MESSAGES,
+    "/v1/responses/input_tokens": Format.RESPONSES,
+}
 
 
 class Generate:
@@ -39,9 +52,12 @@ class Generate:
             headers = headers_of(scope["headers"])
             payer, key = site.directory.authenticate(secret_of(headers), time.time())
             tenant = payer.id
-            raw = await read_body(receive, scope["headers"], site.settings.server.request_bytes_max)
-            request = request_of(request_id, self.format, raw, headers, payer, key, time.time())
-            await self.answer(site, request, payer, receive, reply)
+            server = site.settings.server
+            with Held(site.pipeline.parts.room, payer.id, server.bodies_bytes_max) as held:
+                into = Intake(server.request_bytes_max, server.timeouts.body_s, held)
+                raw = await read_body(receive, scope["headers"], into)
+                request = request_of(request_id, self.format, raw, headers, payer, key, time.time())
+                await self.answer(site, request, payer, receive, reply)
         except ClientGone:
             return
         except GatewayError as error:

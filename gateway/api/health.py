@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ import orjson
 from gateway.accounts import shared_lines
 from gateway.api.reply import ASGISend, Receive, Reply
 from gateway.errors import LedgerUnavailable
+from gateway.health import Condition
 from gateway.ledger.base import Balance
 from gateway.pipeline import Parts
 from gateway.site import Sites
@@ -48,16 +50,22 @@ class Health:
         try:
             async with asyncio.timeout(LEDGER_WAIT_S):
                 places = site.catalog.deployments.values()
-                shown = shared_lines(site.directory.tenants, site.pipeline.limits, places)
+                shown = shared_lines(site.directory.tenants, site.pipeline.limits, places, now=time.time())
                 balances = await self.parts.ledger.balances(shown)
                 await self.parts.ledger.ping()
             metrics.reached_ledger(True)
         except (LedgerUnavailable, TimeoutError):
             metrics.reached_ledger(False)  # the other figures are still true
-        conditions = {name: self.parts.health.of(name) for name in site.catalog.deployments}
-        pending = self.parts.recorder.pending() + self.parts.settlements.waiting
-        body = metrics.render(balances, conditions, pending, site.catalog.deployments.values())
+        body = metrics.render(balances, *self._state(), site.catalog.deployments.values())
         await Reply(send).whole(200, [(b"content-type", metrics.content_type.encode())], body)
+
+    def publish(self) -> None:
+        """Shows what this worker has counted, and how its deployments are, to whichever worker is asked."""
+        self.parts.metrics.publish(*self._state())
+
+    def _state(self) -> tuple[dict[str, Condition], int]:
+        conditions = {name: self.parts.health.of(name) for name in self.sites.current.catalog.deployments}
+        return conditions, self.parts.recorder.pending() + self.parts.settlements.waiting
 
     async def _ledger(self) -> str:
         try:

@@ -40,7 +40,8 @@ class Recording:
     status: int = 0
     headers: Headers = field(default_factory=list)
     chunks: list[bytes] = field(default_factory=list)
-    ended: bool = False
+    whole: bool = False
+    ended: bool = False  # whole, and kept: who has the end of it will find it again
     error: GatewayError | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -57,6 +58,10 @@ class Recording:
     async def end(self, data: bytes) -> None:
         """See Send."""
         self.chunks.append(data)
+        self.whole = True
+
+    def done(self) -> None:
+        """It is kept, or cannot be."""
         self.ended = True
         self._tell()
 
@@ -72,7 +77,7 @@ class Recording:
             news = self._news
             if self.status and not reply.started:
                 await reply.start(self.status, [*self.headers, *added])
-            while sent < len(self.chunks):
+            while sent < len(self.chunks) - (self.whole and not self.ended):
                 data, sent = self.chunks[sent], sent + 1
                 await (reply.end(data) if self.ended and sent == len(self.chunks) else reply.chunk(data))
             if self.ended and sent == len(self.chunks):
@@ -147,7 +152,9 @@ class Once:
             with contextlib.suppress(DatabaseUnavailable):  # the lease ends by itself
                 await self._remember(id_, owner, recording, outcome)
             del self._running[id_]  # before its clients know: who asks again is not to meet it
-            if outcome is None:
+            if recording.whole:
+                recording.done()
+            else:
                 recording.failed(failure)
 
     async def _remember(self, id_: str, owner: str, recording: Recording, outcome: Outcome | None) -> None:

@@ -6,7 +6,7 @@ A project is a tenant, a line item an upstream model.  Needs the admin key.  Buc
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -34,6 +34,22 @@ ENDPOINTS = {
 }
 
 
+def _asked(fields: Mapping[str, str], widths: Iterable[str]) -> dict[str, Any]:
+    """For the OpenAPI document: what the query may hold."""
+    whole, text = {"type": "integer", "minimum": 0, "maximum": 2**40}, {"type": "array", "items": {"type": "string"}}
+    schemas: dict[str, Any] = {
+        "start_time": whole,
+        "end_time": whole,
+        "bucket_width": {"enum": list(widths)},
+        "limit": {"type": "integer", "minimum": 1},
+        "page": {"type": "string", "pattern": "^page_[0-9]{1,10}$"},
+        "group_by": {"type": "array", "items": {"enum": list(fields)}},
+        **{f"{name}s": text for name in fields},
+    }
+    found = [{"name": name, "in": "query", "schema": schema} for name, schema in schemas.items()]
+    return {"parameters": [{**each, "required": each["name"] == "start_time"} for each in found]}
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What a client asks.  `since` and `until` are whole buckets, in unix seconds."""
@@ -51,7 +67,7 @@ class Question:
         return min(self.until, self.since + self.limit * WIDTHS[self.width][1])
 
 
-@router.get("/costs")
+@router.get("/costs", openapi_extra=_asked(COST_FIELDS, ("1d",)))
 async def costs(request: Request, at: At) -> dict[str, Any]:
     """What was spent, by day."""
     question = _question(request, COST_FIELDS, ("1d",))
@@ -63,7 +79,7 @@ async def costs(request: Request, at: At) -> dict[str, Any]:
     return await _page(at, question, COST_FIELDS, None, result)
 
 
-@router.get("/usage/{kind}")
+@router.get("/usage/{kind}", openapi_extra=_asked(FIELDS, WIDTHS))
 async def usage(kind: str, request: Request, at: At) -> dict[str, Any]:
     """What was used, by day or hour."""
     if kind not in ENDPOINTS:

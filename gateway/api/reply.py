@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
-from gateway.errors import BodyTooLarge, InvalidRequest
+from gateway.errors import BodyTooLarge, InvalidRequest, RequestTimeout
+from gateway.room import Held
+from gateway.transport.deadline import Deadline
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -49,29 +52,42 @@ class Reply:
         await self.end(body)
 
 
-async def read_body(receive: Receive, headers: Iterable[tuple[bytes, bytes]], limit: int) -> bytes:
-    """The whole body, at most `limit` bytes.  Raises BodyTooLarge before reading more, ClientGone."""
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """How a body is taken in: at most `limit` bytes, within `seconds`, as far as there is room for it."""
+
+    limit: int
+    seconds: float
+    held: Held
+
+
+async def read_body(receive: Receive, headers: Iterable[tuple[bytes, bytes]], into: Intake) -> bytes:
+    """The whole body.  Raises BodyTooLarge before reading more, Overloaded, RequestTimeout, ClientGone."""
+    limit = into.limit
     for name, value in headers:
         if name == b"content-length" and (not value.isdigit() or int(value) > limit):
             raise _too_large(limit) if value.isdigit() else InvalidRequest("content-length is not a number.")
         if name == b"content-encoding" and value.lower() not in (b"", b"identity"):
             raise InvalidRequest("content-encoding is not supported here; send the body as it is.")
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        body: bytes = message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(limit)
-        return body
+    try:
+        with Deadline(asyncio.get_running_loop().time() + into.seconds):
+            return await _read(receive, into)
+    except TimeoutError:
+        raise RequestTimeout(f"The request did not arrive within {into.seconds:g} seconds.") from None
+
+
+async def _read(receive: Receive, into: Intake) -> bytes:
     parts: list[bytes] = []
     size = 0
-    while message["type"] == "http.request":
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > limit:
-            raise _too_large(limit)
+    while (message := await receive())["type"] == "http.request":
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        if size > into.limit:
+            raise _too_large(into.limit)
+        into.held.add(len(part))
         if not message.get("more_body"):
-            return b"".join(parts)
-        message = await receive()
+            return b"".join([*parts, part]) if parts else part
+        parts.append(part)
     raise ClientGone
 
 

@@ -92,7 +92,6 @@ class StoredResponses:
 async def _passed(site: Site, deployment: Deployment, call: Call, names: _Names, reply: Reply, request_id: str) -> None:
     provider, parts = deployment.provider, site.pipeline.parts
     dialect = site.pipeline.dialects[provider.dialect]
-    call = await parts.credentials.proven(call, provider)
     headers = [(b"x-tollgate-request-id", request_id.encode()), (b"x-tollgate-deployment", deployment.id.encode())]
     try:
         answer = await parts.upstream.open(call, provider, dialect)

@@ -9,14 +9,17 @@ import typer
 from gateway import __version__
 from gateway.cli.breakeven import breakeven
 from gateway.cli.check import check
+from gateway.cli.doctor import doctor
 from gateway.cli.explain import explain
 from gateway.cli.forecast import forecast
+from gateway.cli.imports import import_
 from gateway.cli.keys import keys
 from gateway.cli.ledger import ledger
 from gateway.cli.prices import prices
 from gateway.cli.replay import replay
 from gateway.cli.report import report
 from gateway.cli.routing import evaluate, train
+from gateway.cli.savings import savings
 from gateway.cli.serve import serve
 from gateway.cli.spend import spend
 
@@ -47,11 +50,14 @@ def options(
 app.command()(serve)
 app.command()(check)
 app.command()(explain)
+app.command(name="import")(import_)
 app.add_typer(keys, name="keys")
 app.add_typer(ledger, name="ledger")
 app.add_typer(prices, name="prices")
 app.command()(spend)
 app.command()(report)
+app.command()(doctor)
+app.command()(savings)
 app.command()(forecast)
 app.command()(breakeven)
 app.command()(evaluate)

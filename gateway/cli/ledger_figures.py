@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from gateway.accounts import shared_lines
+from gateway.accounts import in_force, shared_lines
 from gateway.ledger.base import Ledger, Line
 from gateway.rebuild import windows
 from gateway.sql.records import Filter
@@ -29,12 +29,13 @@ async def figures(
     settings: Settings, store: Store, ledger: Ledger, metrics: Sequence[str]
 ) -> tuple[list[Difference], list[str], int]:
     """Differences of accounts, what is to be said of metrics, and how many accounts were compared."""
-    stored_tenants, stored_keys = await store.snapshot()
-    directory = Directory([*settings.tenants, *stored_tenants], [*settings.keys, *stored_keys])
-    wanted = list(windows(_limits(settings, directory), time.time()))
+    stored = await store.snapshot()
+    directory = Directory([*settings.tenants, *stored.tenants], [*settings.keys, *stored.keys])
+    everyone = in_force(settings.limits, stored.limits)
+    wanted = list(windows(_limits(everyone, directory), time.time()))
     found, _ = await store.database.run(lambda connection: totals(connection, wanted, time.time()), timeout_s=60)
     tenants = await store.database.run(lambda connection: spend(connection, Filter(), ("tenant",), 100_000))
-    shared = shared_lines(directory.tenants, settings.limits, settings.deployments.values())
+    shared = shared_lines(directory.tenants, everyone, settings.deployments.values(), now=time.time())
     lines = [*shared, *(Line(total.account, total.limit, 0) for total in found)]
     waiting = [record for _, record in await ledger.outbox(OUTBOX_MAX)]
     balances = await ledger.balances(lines)
@@ -47,12 +48,12 @@ async def figures(
     return compare(counted, found, waiting), told, len({(each.account, each.limit.id) for each in counted})
 
 
-def _limits(settings: Settings, directory: Directory) -> Iterator[tuple[Limit, str]]:
+def _limits(everyone: Iterable[Limit], directory: Directory) -> Iterator[tuple[Limit, str]]:
     for payer in directory.tenants:
         yield from ((limit, payer.id) for limit in payer.limits)
     for key in directory.keys:
         yield from ((limit, key.tenant) for limit in key.limits)
-    yield from ((limit, "") for limit in settings.limits)
+    yield from ((limit, "") for limit in everyone)
 
 
 def _text(url: str) -> str:

@@ -13,7 +13,7 @@ from gateway.cli.show import CONFIG, ConfigOption, JsonOption, as_json, as_table
 from gateway.cli.spend import moment_of
 
 if TYPE_CHECKING:
-    from gateway.price_list import Books, Changes
+    from gateway.configuration.price_list import Books, Changes
     from gateway.sql.rerating import Rerated
     from gateway.sql.tenants import Store
     from gateway.types import Price
@@ -67,7 +67,7 @@ def refresh(
 
     One that would lose models or change many prices is refused.
     """
-    from gateway.price_list import FILE
+    from gateway.configuration.price_list import FILE
 
     text, books = _list(newer, json=json)
     found = _compared(books, config, json=json)
@@ -120,7 +120,7 @@ def _moment(text: str, *, json: bool) -> float:
 
 
 def _list(name: str, *, json: bool) -> tuple[bytes, Books]:
-    from gateway.price_list import read
+    from gateway.configuration.price_list import read
 
     try:
         text = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
@@ -130,8 +130,8 @@ def _list(name: str, *, json: bool) -> tuple[bytes, Books]:
 
 
 def _compared(newer: Books, config: Path, *, json: bool) -> Changes:
-    from gateway.price_list import FILE, books, changes
-    from gateway.rates import every
+    from gateway.configuration.price_list import FILE, books, changes
+    from gateway.configuration.rates import every
 
     now = time.time()
     try:

@@ -82,7 +82,7 @@ def _write(found: list[Charge], by: tuple[str, ...], money: Any, format_: str, o
         typer.echo(f"Total: {money.shown(sum(each.total for each in found))} {money.code}")
         return
     made: Iterable[Any] = focus.rows(found) if format_ == "focus" else rows(found, by, money)
-    names = (*focus.MANDATORY, *focus.OTHERS, *focus.OWN) if format_ == "focus" else columns(by, money)
+    names = focus.COLUMNS if format_ == "focus" else columns(by, money)
     with _opened(out) as file:
         FORMS["csv" if format_ == "focus" else format_](names, made, file)
 

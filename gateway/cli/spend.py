@@ -87,7 +87,8 @@ def _row(found: Sum) -> tuple[str, ...]:
 def _described(found: Sum, groups: tuple[str, ...]) -> dict[str, Any]:
     from gateway.money import dollars
 
-    figures = {f"{name}_usd" if name in MONEY else name: value for name, value in asdict(found).items()}
+    values = {name: value for name, value in asdict(found).items() if not name.startswith(("saved_", "shadow"))}
+    figures = {f"{name}_usd" if name in MONEY else name: value for name, value in values.items()}
     figures |= {f"{name}_usd": dollars(getattr(found, name)) for name in MONEY}
     del figures["group"]
     return {**dict(zip(groups, found.group, strict=True)), **figures}

@@ -257,10 +257,12 @@ class MessagesStream(StreamRelay):
         return relay.with_usage_cost(raw, money.dollars(total))
 
     def _odd(self, raw: bytes) -> bytes:
-        """What is no event of this format: comments, the [DONE] of others; not what cannot be read."""
+        """What is no event of this format: comments pass, the [DONE] of others does not, for SDKs read it as JSON."""
         data = sse.parse(raw).data
-        if data is None or data.strip() in (b"", b"[DONE]"):
+        if data is None or not data.strip():
             return raw
+        if data.strip() == b"[DONE]":
+            return b""
         relay.check_json(data)
         return raw
 

@@ -104,6 +104,8 @@ ENDPOINTS: Mapping[Format, Callable[[Mapping[str, Any], Step, _Reply], Pieces]] 
     Format.MODERATIONS: _no_pieces,
     Format.RERANK: _search_units,
     Format.IMAGES: _images,
+    Format.IMAGE_EDITS: _images,
+    Format.IMAGE_VARIATIONS: _images,
     Format.TRANSCRIPTIONS: _seconds,
     Format.TRANSLATIONS: _seconds,
     Format.SPEECH: _characters,

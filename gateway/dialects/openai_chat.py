@@ -82,6 +82,7 @@ class OpenAIChat:
         _cap(body, step, keep_name=own)
         if step.effort is not None:
             _set_effort(body, step)
+        relay.set_tier(body, step)
 
 
 class OpenAICompletions(OpenAIChat):
@@ -272,16 +273,15 @@ class ChatStream(StreamRelay):
         if chunk is None:
             return self._odd(raw)
         reading = self._reading
-        if chunk.choices:
-            reading.choices(chunk.choices)
         if not self.meter.response_model and chunk.model:
             self.meter.response_model = str(chunk.model)
-        if chunk.usage or chunk.x_groq:
-            relayed = self._usage(raw, chunk)
-            if not chunk.error:
-                return relayed
+        relayed = self._usage(raw, chunk) if chunk.usage or chunk.x_groq else None  # also of a choice that is an error
+        if chunk.choices:
+            reading.choices(chunk.choices)
         if chunk.error:
             raise reading.reported(relay.data(raw))
+        if relayed is not None:
+            return relayed
         return raw if chunk.choices is not None else self._without_choices(raw)
 
     def _usage(self, raw: bytes, chunk: _Chunk) -> bytes:

@@ -54,6 +54,7 @@ class OpenAIResponses:
         body["max_output_tokens"] = step.output_cap
         if step.effort is not None and own:
             _set_effort(body, step)
+        relay.set_tier(body, step)
         before = request.body.get("previous_response_id")
         if own and isinstance(before, str):
             body["previous_response_id"] = stored.read(before, tenant.id).id

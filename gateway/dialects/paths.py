@@ -26,6 +26,8 @@ PATHS: Mapping[Format, str] = {
     Format.RERANK: "/rerank",
     Format.MODERATIONS: "/moderations",
     Format.IMAGES: "/images/generations",
+    Format.IMAGE_EDITS: "/images/edits",
+    Format.IMAGE_VARIATIONS: "/images/variations",
     Format.TRANSCRIPTIONS: "/audio/transcriptions",
     Format.TRANSLATIONS: "/audio/translations",
     Format.SPEECH: "/audio/speech",

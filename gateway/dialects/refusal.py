@@ -37,7 +37,7 @@ _OVERFLOW = re.compile(
     r"context_length_exceeded|too_many_prompt_tokens|too_many_tokens|exceed_context_size|model_max_prompt_tokens"
     r"|prompt(?: is)? too long|max(?:imum)? (?:context|prompt length)|context (?:window|length|limit)"
     r"|exceeds? the (?:available )?context size|messages is too long|input is too long|input token count"
-    r"|tokens? .{0,80}too large for model|reduce the length of|input tokens exceed",
+    r"|tokens?\)? .{0,80}too large (?:for model|to process)|reduce the length of|input tokens exceed",
     re.IGNORECASE,
 )
 _FILTERED = re.compile(
@@ -58,6 +58,8 @@ _NO_MODEL = re.compile(
     r"|model.{0,20} not (?:found|exist)|with on-demand throughput isn",
     re.IGNORECASE,
 )
+_CANNOT = re.compile(r"not_supported_error|does not support|(?:is|are) not supported|requires --", re.IGNORECASE)
+"""Said with a 5xx by servers that were started without what the request needs: to ask them again is no use."""
 _RATE_LIMITED = re.compile(
     r"rate_limit|ratelimit|rate limit|throttlingexception|too_many_requests|resource_exhausted", re.IGNORECASE
 )
@@ -171,9 +173,10 @@ def _leaf(status: int, what: Said, provider: Provider, wait_s: float | None) -> 
 
 def _denied(status: int, words: str, shown: str, provider: Provider) -> UpstreamDenied:
     """Its message keeps our affairs from the client; the note is for the operator's log."""
-    ours = status == 404 or _NO_MODEL.search(words)
+    ours = status == 404 or status >= 500 or _NO_MODEL.search(words)
     why = "does not serve this model as it was asked for" if ours else "refused the gateway's own key or account"
     error = UpstreamDenied(f"Provider {provider.id} {why} (status {status}).")
+    error.of_key = not ours
     if shown:
         error.add_note(f"{provider.id} says: {shown}")
     return error
@@ -187,6 +190,8 @@ def _kind(status: int, words: str) -> type[GatewayError]:
         return ContextOverflow
     if status in (400, 403, 422, 451) and _FILTERED.search(words):
         return ContentRefused
+    if status == 501 or (status == 500 and _CANNOT.search(words)):
+        return UpstreamDenied
     if status < 500 and (_DENIED.search(words) or _NO_MODEL.search(words)):
         return UpstreamDenied
     if (kind := _BY_STATUS.get(status)) is not None:

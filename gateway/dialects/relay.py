@@ -18,7 +18,10 @@ from gateway import sse
 from gateway.dialects import refusal
 from gateway.dialects.base import Meter
 from gateway.errors import GatewayError, UpstreamBroken, UpstreamRejected
+from gateway.plan import Step
 from gateway.types import Provider, Request
+
+FLEX = "flex"
 
 BODY_BYTES_MAX = 64 * 1024 * 1024
 """A whole reply may carry images and audio in base64; more than this is none."""
@@ -76,6 +79,12 @@ def nested(value: object) -> dict[str, Raw]:
         return _FIELDS.decode(value) if isinstance(value, Raw) else {}
     except ValueError:
         return {}
+
+
+def set_tier(body: Fields, step: Step) -> None:
+    """The flex tier where the plan asks for it; any other tier is the client's own word and stands in its body."""
+    if step.service_tier == FLEX:
+        body["service_tier"] = FLEX
 
 
 def data(raw: bytes) -> bytes:

@@ -26,6 +26,7 @@ _IN_WORDS = re.compile(
     r"(?:try again|retry|wait)[^.\d]{0,30}?(\d[\d.hms]*)[ ]?(seconds?|minutes?|hours?|ms|milliseconds?)?\b",
     re.IGNORECASE,
 )
+_TOKENS = re.compile(r"(?:input-|output-)?tokens")
 _UNITS = {"ms": 0.001, "milli": 0.001, "secon": 1.0, "minut": 60.0, "hours": 3600.0, "hour": 3600.0}
 
 
@@ -41,9 +42,13 @@ def retry_after(headers: Mapping[str, str], body: object, now: float) -> float |
     return _from_words(body)
 
 
-def exhausted(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds until a limit of which nothing remains, by the headers of any reply, has room again; None: all have."""
-    return _from_resets(headers, _date(headers.get("date", "")) or now)
+def quotas(headers: Mapping[str, str], now: float) -> Iterator[tuple[str, float, float]]:
+    """The provider's limits as any reply tells them: what each counts (`input-tokens`, `output-tokens`, `tokens`, else
+    requests), what is left, and the seconds until all of it is there again."""
+    now = _date(headers.get("date", "")) or now
+    for name, left, wait_s in _limits(headers, now):
+        kind = _TOKENS.search(name)
+        yield kind[0] if kind else "requests", left, wait_s
 
 
 def delay(text: str, now: float) -> float | None:
@@ -85,15 +90,17 @@ def _from_retry_headers(headers: Mapping[str, str], now: float) -> float | None:
 
 def _from_resets(headers: Mapping[str, str], now: float) -> float | None:
     """The latest reset among the limits of which nothing remains: OpenAI's, Anthropic's and their likes' headers."""
-    found = [
-        wait
-        for name, value in headers.items()
-        if "reset" in name
-        and "ratelimit" in name
-        and headers.get(name.replace("reset", "remaining"), "").strip() in ("0", "0.0")
-        and (wait := delay(value, now)) is not None
-    ]
-    return max(found, default=None)
+    return max((wait_s for _, left, wait_s in _limits(headers, now) if left <= 0), default=None)
+
+
+def _limits(headers: Mapping[str, str], now: float) -> Iterator[tuple[str, float, float]]:
+    """The name of the header, what remains, the seconds until the reset."""
+    for name, value in headers.items():
+        if "reset" in name and "ratelimit" in name:
+            left = headers.get(name.replace("reset", "remaining"), "").strip()
+            wait_s = delay(value, now) if _NUMBER.fullmatch(left) else None
+            if wait_s is not None:
+                yield name, float(left), wait_s
 
 
 def _from_body(body: object, now: float) -> float | None:

@@ -68,13 +68,14 @@ class Translator:
         self.meter = Meter()
         self._codec = CODECS[request.format]
         self._bill = bill
-        self._heading = _heading(request, step)
+        self._heading = heading(request, step)
         self._reader = PROVIDERS[of].reader(step.deployment.provider, request.received)
         self._writer = self._codec.writer(self._heading) if request.stream else None
         self._frames = PROVIDERS[of].frames()
         self._whole: bytearray | None = None if request.stream else bytearray()
         self._failure: GatewayError | None = None
         self._texts = Texts()
+        self._calls: set[tuple[int, int]] = set()  # that have begun: choice and index
 
     def feed(self, chunk: bytes) -> bytes:
         """See Decoder.feed.  An error is raised once everything before it has been returned."""
@@ -143,10 +144,15 @@ class Translator:
 
     def _learn(self, delta: Delta) -> None:
         match delta:
-            case TextDelta(text) | ReasoningDelta(text) | RefusalDelta(text) | ArgumentsDelta(text=text):
+            case TextDelta(text) | ReasoningDelta(text) | RefusalDelta(text):
                 self._texts.add(text)
-            case ToolCallStarted(name=name):
+            case ToolCallStarted(index=index, name=name, choice=choice):
+                self._calls.add((choice, index))
                 self._texts.add(name)
+            case ArgumentsDelta(index, text, choice):
+                if (choice, index) not in self._calls:
+                    raise UpstreamBroken("The provider sent arguments of a tool call that never began.")
+                self._texts.add(text)
             case Started(model=model):
                 self.meter.response_model = model
             case UsageSeen(usage):
@@ -169,7 +175,8 @@ class Translator:
         return self._writer.end(usage, self._bill(usage) if usage else None) if self._writer is not None else b""
 
 
-def _heading(request: Request, step: Step) -> Heading:
+def heading(request: Request, step: Step) -> Heading:
+    """What a stream to this client begins with."""
     asked = False
     for field, name in (("stream_options", "include_usage"), ("usage", "include")):  # OpenAI's way, and OpenRouter's
         options = request.body.get(field)

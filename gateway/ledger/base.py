@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+import msgspec
+
 from gateway.errors import BudgetExceeded, LimitReached, RateLimited
 from gateway.money import dollars
 from gateway.types import STEP_KINDS, Account, Limit, NanoUSD, Record, Unit
@@ -50,6 +52,12 @@ class Reservation:
     draft: Record  # what the presumed record will say if nobody settles: version 0, outcome PRESUMED
     ttl_s: float = 120.0
 
+    def beside(self, id_: str, lines: tuple[Line, ...], ttl_s: float) -> Reservation:
+        """One more for the same request."""
+        amount = max(line.amount for line in lines)
+        draft = msgspec.structs.replace(self.draft, id=id_, cost=amount, reserved=amount)
+        return Reservation(id_, self.tenant, lines, draft, ttl_s)
+
 
 def share_of(account: Account) -> str:
     """Which share of a request the account pays for: "" is all of it, else the name of who served that share."""
@@ -66,21 +74,35 @@ class Spent:
 
     cost: NanoUSD = 0
     requests: int = 1
-    tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
     shares: Mapping[str, Spent] | None = None
 
     def of(self, unit: Unit, share: str = "") -> int:
         """The amount in `unit` of that share; places in flight are always given back."""
         if share and self.shares is not None:
             return self.shares.get(share, NOTHING).of(unit)
-        return {Unit.COST: self.cost, Unit.REQUESTS: self.requests, Unit.TOKENS: self.tokens}.get(unit, 0)
+        if unit is Unit.COST:
+            return self.cost
+        if unit is Unit.REQUESTS:
+            return self.requests
+        ins = self.input_tokens if unit in (Unit.TOKENS, Unit.INPUT_TOKENS) else 0
+        return ins + (self.output_tokens if unit in (Unit.TOKENS, Unit.OUTPUT_TOKENS) else 0)
+
+    def __add__(self, other: Spent) -> Spent:
+        """Both together, whoever served them."""
+        return Spent(
+            self.cost + other.cost,
+            self.requests + other.requests,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+        )
 
 
-NOTHING = Spent(0, 0, 0)
+NOTHING = Spent(0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(msgspec.Struct, frozen=True):
     """One line's window as last seen."""
 
     account: Account

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+import msgspec
+
 from gateway.errors import Conflict
 from gateway.ledger.base import Balance, Line, Reservation, Settlement, Spent, full, refusal
 from gateway.ledger.places import Place, Placed, Take, denies, place
@@ -25,6 +27,9 @@ SETTLED_KEPT_MS = 86_400_000
 
 RELEASED_KEPT_MS = 600_000
 """How long a reserve that was overtaken by its own release is refused."""
+
+
+UNITS = {unit.value: unit for unit in Unit}
 
 
 class State(StrEnum):
@@ -45,8 +50,7 @@ class Cell:
     keep: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True):
     """What is known of an id.  `until`: unix ms when an open hold expires, and when any other is forgotten."""
 
     id: str
@@ -124,17 +128,17 @@ def settle(
         found = Settlement.UNKNOWN
         at_ms = int(reservation.draft.at * 1000)
         for take in place(reservation.lines, at_ms, spans).takes(at_ms):
-            _add(store, take, spent.of(Unit(take.unit), take.share), 0)
+            _add(store, take, spent.of(UNITS[take.unit], take.share), 0)
     elif hold.state is State.SETTLED:
         return Settlement.AGAIN
     elif hold.state is State.OPEN:
         found = Settlement.SETTLED
         for take in hold.takes:
-            _add(store, take, spent.of(Unit(take.unit), take.share), -take.amount)
+            _add(store, take, spent.of(UNITS[take.unit], take.share), -take.amount)
     else:
         found = Settlement.LATE
         for take in hold.takes:
-            _add(store, take, spent.of(Unit(take.unit), take.share) - take.presumed, 0)
+            _add(store, take, spent.of(UNITS[take.unit], take.share) - take.presumed, 0)
     store.put(Hold(reservation.id, State.SETTLED, now_ms + SETTLED_KEPT_MS))
     store.append(encode(record))
     return found
@@ -181,9 +185,16 @@ def _sums(store: Store, each: Place, now_ms: int) -> tuple[int, int]:
 
 def _add(store: Store, take: Take, spent: int, reserved: int) -> None:
     """A counter that was lost never goes below zero: that would be room that is not there."""
-    cell = store.cells(take.key).setdefault(take.slot, Cell())
-    cell.spent = max(0, cell.spent + spent)
-    cell.reserved = max(0, cell.reserved + reserved)
+    cells = store.cells(take.key)
+    cell = cells.get(take.slot)
+    if cell is None:
+        cell = cells[take.slot] = Cell()
+    if spent:
+        after = cell.spent + spent
+        cell.spent = max(0, after)
+    if reserved:
+        after = cell.reserved + reserved
+        cell.reserved = max(0, after)
     cell.keep = take.keep
     store.changed(take.key, take.slot)
 

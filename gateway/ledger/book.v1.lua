@@ -67,16 +67,16 @@ local function presumed(taken)
   return taken[3]
 end
 
--- What was used, by take.  `shares` is '' or packed {share = {cost, requests, tokens}}; who is not named used nothing.
-local function truth(cost, requests, tokens, shares)
-  local column = {cost = 1, requests = 2, tokens = 3}
-  local whole = {tonumber(cost), tonumber(requests), tonumber(tokens)}
-  local parts = shares ~= '' and cmsgpack.unpack(shares)
+-- What was used, by take.  `used` is packed {cost, requests, tokens in, tokens out}; `shares` is '' or packed
+-- {share = used}; who is not named used nothing.
+local COLUMNS = {cost = {1}, requests = {2}, tokens = {3, 4}, input_tokens = {3}, output_tokens = {4}}
+local function truth(used, shares)
+  local whole, parts = cmsgpack.unpack(used), shares ~= '' and cmsgpack.unpack(shares)
   return function(taken)
-    local unit, share = column[taken[2]], taken[6]
-    if not unit then return 0 end
-    if not parts or not share or share == '' then return whole[unit] end
-    return parts[share] and parts[share][unit] or 0
+    local share, from, sum = taken[6], whole, 0
+    if parts and share and share ~= '' then from = parts[share] or {0, 0, 0, 0} end
+    for _, column in ipairs(COLUMNS[taken[2]] or {}) do sum = sum + from[column] end
+    return sum
   end
 end
 

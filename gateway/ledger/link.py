@@ -14,7 +14,7 @@ import re
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -155,14 +155,24 @@ class Pipe(asyncio.Protocol):
 
 
 class Link:
-    """Calls to one Redis.  `learn` is told the offset of its clock to ours, in seconds."""
+    """Calls to one Redis.  `learn` is told the offset of its clock to ours, in seconds.
+
+    With `find`, where it is is asked before each connection; `address` is the last answer.
+    """
 
     def __init__(
-        self, address: Address, *, timeout_s: float, connect_timeout_s: float, learn: Callable[[float], None]
+        self,
+        address: Address,
+        *,
+        timeout_s: float,
+        connect_timeout_s: float,
+        learn: Callable[[float], None],
+        find: Callable[[], Awaitable[Address]] | None = None,
     ) -> None:
         self.address = address
+        self._find = find
         self.open = False  # the circuit: calls fail at once
-        self.identity = ""  # of the server process that answers; "" where it does not say
+        self.identity: str | None = None  # of the server process that answers last; "" where it does not say
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._learn = learn
@@ -225,6 +235,8 @@ class Link:
         pause_s = RETRY_MIN_S
         while True:
             try:
+                if self._find is not None:
+                    self.address = await self._find()
                 async with asyncio.timeout(self._connect_timeout_s):
                     self._pipe = await self._connected()
             except (OSError, LedgerUnavailable) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from gateway.ledger.base import Ledger
 from gateway.ledger.link import Address, Link
 from gateway.ledger.redis import RedisLedger
 from gateway.ledger.routing import Cluster, Routing, Single
+from gateway.ledger.sentinel import Watched
 from gateway.ledger.sqlite import SqliteLedger
 
 SQLITE = "sqlite:///"
@@ -21,7 +22,8 @@ def open_ledger(
     """The ledger in Redis if there is one, else in the SQLite file of the database.  Connects when first used.
 
     Redis: redis://, rediss://, unix://; a cluster: redis+cluster:// or rediss+cluster:// with one or more hosts,
-    comma-separated.  No call to it takes longer than `timeout_s`.  Raises ValueError for what cannot be a ledger.
+    comma-separated; a master watched by Sentinels: redis+sentinel:// or rediss+sentinel://, see `Watched`.  No call to
+    it takes longer than `timeout_s`.  Raises ValueError for what cannot be a ledger.
     """
     if redis_url:
         return open_redis(redis_url, timeout_s=timeout_s, connect_timeout_s=connect_timeout_s, guarded=True)
@@ -40,16 +42,19 @@ def open_redis(
     """The ledger in this Redis; `options` are RedisLedger's."""
     offsets = _Offsets()
 
-    def link(address: Address) -> Link:
-        return Link(address, timeout_s=timeout_s, connect_timeout_s=connect_timeout_s, learn=offsets)
+    def link(address: Address, find: Callable[[], Awaitable[Address]] | None = None) -> Link:
+        return Link(address, timeout_s=timeout_s, connect_timeout_s=connect_timeout_s, learn=offsets, find=find)
 
-    ledger = RedisLedger(_routing(url, link), **options)
+    ledger = RedisLedger(_routing(url, link), timeout_s=timeout_s, **options)
     offsets.learn = ledger.learn
     return ledger
 
 
-def _routing(url: str, link: Callable[[Address], Link]) -> Routing:
+def _routing(url: str, link: Callable[..., Link]) -> Routing:
     scheme, _, rest = url.partition("://")
+    if scheme.endswith("+sentinel"):
+        watched = Watched.parse(url)
+        return Single(link(watched.login, watched.find))
     if not scheme.endswith("+cluster"):
         return Single(link(Address.parse(url)))
     scheme = scheme.removesuffix("+cluster")

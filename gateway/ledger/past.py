@@ -5,7 +5,8 @@ server process whose data was looked at.  The key is gone when the data is; afte
 process, and the last second may be missing.  Until gateway.rebuild has told it what it should know, it takes no
 reservations, and no settlement of ids it does not know.
 
-In a cluster the nodes' names are not followed: an emptied shard is noticed, one that lost its last second is not.
+In a cluster each shard is watched on its own, for it lives on one node.  A server that does not tell its name (INFO is
+forbidden to us) is noticed when it was emptied, and not when it lost its last second.
 """
 
 from __future__ import annotations
@@ -67,8 +68,10 @@ class Past:
         values = await asyncio.gather(*(ledger.call(shard, ("GET", ledger.key(shard, EPOCH))) for shard in shards))
         epochs = ["" if value is None else value.decode() for value in values]
         blank = tuple(shard for shard, epoch in zip(shards, epochs, strict=True) if not epoch)
-        ready = all(epoch and epoch[0] != "!" and epoch.startswith(ledger.server) for epoch in epochs)
-        return Standing(blank, "/".join(epochs), ready)
+        servers = [ledger.server(shard) or "" for shard in shards]
+        told = list(zip(epochs, servers, strict=True))
+        ready = all(epoch and epoch[0] != "!" and epoch.startswith(server) for epoch, server in told)
+        return Standing(blank, "/".join(f"{epoch}@{server}" for epoch, server in told), ready)
 
     async def oldest(self) -> float | None:
         """Unix seconds, on our clock, when the oldest record in the outbox was put there; None: it is empty."""
@@ -126,7 +129,7 @@ class Past:
         ledger = self._ledger
         token = secrets.token_hex(8)
         calls = [
-            ledger.run(SCRIPTS.admit, shard, (ledger.key(shard, EPOCH),), (ledger.server, token))
+            ledger.run(SCRIPTS.admit, shard, (ledger.key(shard, EPOCH),), (ledger.server(shard) or "", token))
             for shard in ledger.all_shards()
         ]
         await asyncio.gather(*calls)

@@ -12,17 +12,18 @@ import asyncio
 import time
 import zlib
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import hiredis
 import msgspec
 
 from gateway.errors import Conflict, LedgerUnavailable
-from gateway.ledger.base import Balance, Line, Reservation, Settlement, Spent, refusal
+from gateway.ledger.base import Balance, Line, Reservation, Settlement, Spent
 from gateway.ledger.book import PRESUMED_KEPT_MS, RELEASED_KEPT_MS, SETTLED_KEPT_MS
 from gateway.ledger.link import RETRY_MAX_S, RETRY_MIN_S, Command, Reply, unavailable
 from gateway.ledger.past import EPOCH, Past
-from gateway.ledger.places import AMOUNT_MAX, Placed, denies, place
+from gateway.ledger.places import place
+from gateway.ledger.replies import age, check, pairs, refused_by, shares, used
 from gateway.ledger.routing import Routing
 from gateway.ledger.scripts import SCRIPTS, Script
 from gateway.ledger.windows import Spans
@@ -37,6 +38,9 @@ DOUBTS_MAX = 10_000
 
 OK, MOVED, FULL, USED = range(4)  # what reserve.v1.lua answers
 
+Parts: TypeAlias = list[tuple[str, list[int]]]
+"""Shards with the numbers of their lines in the reservation."""
+
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -45,7 +49,8 @@ class RedisLedger:
 
     `wall` is this machine's clock; only windows are computed from it, corrected by what the server's clock showed.
     `clock`, for tests, takes the place of the server's clock.  `split` makes one server act like a cluster.  With
-    `guarded`, reservations are made only in a Redis that remembers everything: see gateway.ledger.past.
+    `guarded`, reservations are made only in a Redis that remembers everything: see gateway.ledger.past.  A reservation
+    takes at most `timeout_s`, however many shards it touches.
     """
 
     def __init__(
@@ -57,9 +62,11 @@ class RedisLedger:
         wall: Callable[[], float] = time.time,
         split: bool = False,
         guarded: bool = False,
+        timeout_s: float = 0.045,
     ) -> None:
         self._routing = routing
         self._guarded = guarded
+        self._timeout_s = timeout_s
         self._prefix = prefix
         self._clock = clock
         self._wall = clock or wall
@@ -69,11 +76,6 @@ class RedisLedger:
         self._shards: dict[str, str] = {}
         self._releasing: set[asyncio.Task[None]] = set()
         self.past = Past(self)
-
-    @property
-    def server(self) -> str:
-        """Who has to remember: the name of the server process, or "-" where nobody asks."""
-        return self._routing.identity if self._guarded else "-"
 
     @property
     def offset_s(self) -> float:
@@ -98,11 +100,21 @@ class RedisLedger:
     # The verbs
 
     async def reserve(self, reservation: Reservation) -> list[Balance]:
+        parts = self.parts(reservation)
+        if len(parts) == 1:
+            return await self._reserve_all(parts, reservation)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._reserve_all(parts, reservation)
+        except TimeoutError:
+            raise unavailable("its shards together were too slow") from None
+
+    async def _reserve_all(self, parts: Parts, reservation: Reservation) -> list[Balance]:
         draft = encode(reservation.draft)
         found: dict[int, Balance] = {}
         tried: list[str] = []
         try:
-            for shard, numbers in self.parts(reservation):
+            for shard, numbers in parts:
                 tried.append(shard)
                 lines = [reservation.lines[number] for number in numbers]
                 balances = await self._reserve(shard, reservation, lines, draft)
@@ -173,20 +185,24 @@ class RedisLedger:
     # One shard's share of a verb
 
     async def _reserve(self, shard: str, reservation: Reservation, lines: list[Line], draft: bytes) -> list[Balance]:
+        server = self.server(shard)
+        if server is None:
+            await self.call(shard, ("GET", self.key(shard, EPOCH)))
+            server = self.server(shard) or ""
         for _ in range(WINDOW_TRIES):
             placed = place(lines, self.now_ms(), self._spans, self.counters)
-            checks = [_check(line, index) for line, index in zip(lines, placed.of_line, strict=True)]
+            checks = [check(line, index) for line, index in zip(lines, placed.of_line, strict=True)]
             asked = _pack((placed.places, checks))
-            args = (placed.start, placed.end, _ms(reservation.ttl_s), reservation.id, asked, draft, self.server)
+            args = (placed.start, placed.end, _ms(reservation.ttl_s), reservation.id, asked, draft, server)
             hold, holds, _ = self.hold_keys(shard, reservation.id)
             reply = await self.run(SCRIPTS.reserve, shard, (hold, holds, self.key(shard, EPOCH)), args)
             match reply[0]:
                 case 0:
-                    return placed.balances(lines, _pairs(reply))
+                    return placed.balances(lines, pairs(reply))
                 case 1:
                     self._moved(reply)
                 case 2:
-                    raise RefusedError(_refusal(lines, placed, reply))
+                    raise RefusedError(refused_by(lines, placed, reply))
                 case 4:
                     raise RefusedError(unavailable("it was restarted; what it may have forgotten is being restored"))
                 case _:
@@ -197,14 +213,14 @@ class RedisLedger:
         self, shard: str, reservation: Reservation, numbers: list[int], spent: Spent, record: bytes
     ) -> Settlement:
         keys = self.hold_keys(shard, reservation.id)
-        amounts = (spent.cost, spent.requests, spent.tokens, SETTLED_KEPT_MS)
-        shares = _shares(spent)
-        reply = await self.run(SCRIPTS.settle, shard, keys, (reservation.id, *amounts, record, shares))
+        amounts = (used(spent), SETTLED_KEPT_MS)
+        parts = shares(spent)
+        reply = await self.run(SCRIPTS.settle, shard, keys, (reservation.id, *amounts, record, parts))
         if reply == b"unknown":
             at_ms = _ms(reservation.draft.at)
             lines = [reservation.lines[number] for number in numbers]
             takes = place(lines, at_ms, self._spans, self.counters).takes(at_ms)
-            args = (*amounts, _pack(takes), record, shares, self.server)
+            args = (*amounts, _pack(takes), record, parts, self.server(shard) or "")
             reply = await self.run(SCRIPTS.book_unknown, shard, (keys[0], keys[2], self.key(shard, EPOCH)), args)
             if reply == b"blank":
                 raise unavailable("it has forgotten everything; that is being restored")
@@ -230,13 +246,13 @@ class RedisLedger:
             args = (placed.start, placed.end, _pack(placed.places))
             reply = await self.run(SCRIPTS.balances, shard, (self.key(shard, "holds"),), args)
             if reply[0] == OK:
-                return placed.balances(lines, _pairs(reply))
+                return placed.balances(lines, pairs(reply))
             self._moved(reply)
         raise unavailable("the server's clock and ours disagree about the window")
 
     async def _waiting(self, shard: str, count: int) -> list[tuple[tuple[int, int], str, str, bytes]]:
         entries = await self.call(shard, ("XRANGE", self.key(shard, "outbox"), "-", "+", "COUNT", count))
-        return [(_age(entry_id), shard, entry_id.decode(), fields[1]) for entry_id, fields in entries]
+        return [(age(entry_id), shard, entry_id.decode(), fields[1]) for entry_id, fields in entries]
 
     # Releases of what nobody will use
 
@@ -273,7 +289,11 @@ class RedisLedger:
 
     # Where things are
 
-    def parts(self, reservation: Reservation) -> list[tuple[str, list[int]]]:
+    def server(self, shard: str) -> str | None:
+        """Who has to remember: the server process by its name, "-" where nobody asks, None where that is not known."""
+        return self._routing.identity(shard) if self._guarded else "-"
+
+    def parts(self, reservation: Reservation) -> Parts:
         """Shards with the numbers of their lines; the tenant's own is first and has the record."""
         return list(self._grouped(reservation.lines, self.shard(reservation.tenant)).items())
 
@@ -347,33 +367,6 @@ class RefusedError(Exception):
 
 def _ms(seconds: float) -> int:
     return int(seconds * 1000)
-
-
-def _age(entry_id: bytes) -> tuple[int, int]:
-    at, _, number = entry_id.partition(b"-")
-    return int(at), int(number)
-
-
-def _shares(spent: Spent) -> bytes:
-    if spent.shares is None:
-        return b""
-    return _pack({name: (each.cost, each.requests, each.tokens) for name, each in spent.shares.items()})
-
-
-def _check(line: Line, index: int) -> tuple[int, int, int]:
-    limit = min(line.limit.amount, AMOUNT_MAX - 1) if denies(line) else -1
-    return index + 1, limit, min(line.amount, AMOUNT_MAX)
-
-
-def _pairs(reply: list[int]) -> list[tuple[int, int]]:
-    return list(zip(reply[2::2], reply[3::2], strict=True))
-
-
-def _refusal(lines: list[Line], placed: Placed, reply: list[int]) -> Exception:
-    _, now, number, spent, reserved, wait = reply
-    span = placed.spans[number - 1]
-    room_at = span.resets if wait < 0 else (now + wait) / 1000
-    return refusal(lines[number - 1], spent, reserved, room_at, now / 1000)
 
 
 async def _together(calls: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:

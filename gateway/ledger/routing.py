@@ -32,9 +32,8 @@ class Routing(Protocol):
         """What answers for the shard cannot serve it: look again."""
         ...
 
-    @property
-    def identity(self) -> str:
-        """The one server that answers for all shards; "" where there are several."""
+    def identity(self, shard: str) -> str | None:
+        """The server process that answers for the shard; "" where it does not say, None until it was called."""
         ...
 
     async def close(self) -> None:
@@ -56,8 +55,7 @@ class Single:
     def reset(self, shard: str) -> None:  # noqa: ARG002 - there is only one place
         self._link.reset()
 
-    @property
-    def identity(self) -> str:
+    def identity(self, shard: str) -> str | None:  # noqa: ARG002 - there is only one place
         return self._link.identity
 
     async def close(self) -> None:
@@ -68,7 +66,6 @@ class Cluster:
     """Shards spread over the nodes of a Redis Cluster."""
 
     spans_shards = False
-    identity = ""
 
     def __init__(self, seeds: Sequence[Address], link: Callable[[Address], Link]) -> None:
         self._make = link
@@ -78,7 +75,7 @@ class Cluster:
 
     async def call(self, shard: str, command: Command) -> Reply:
         link = self._homes.get(shard) or self._any()
-        asking = False
+        asking = False  # an answer here says nothing of where the shard will be asked for next
         for _ in range(REDIRECTS_MAX):
             try:
                 reply = await self._send(link, command, asking=asking)
@@ -87,11 +84,11 @@ class Cluster:
                 raise
             kind, _, where = str(reply).partition(" ") if isinstance(reply, hiredis.ReplyError) else ("", "", "")
             if kind not in {"MOVED", "ASK"}:
+                if not asking:
+                    self._homes[shard] = link
                 return reply
             asking = kind == "ASK"
             link = self._named(where.partition(" ")[2], link.address)
-            if not asking:
-                self._homes[shard] = link
         raise unavailable(f"shard {shard}: redirected too often")
 
     async def _send(self, link: Link, command: Command, *, asking: bool) -> Reply:
@@ -105,6 +102,10 @@ class Cluster:
         link = self._homes.pop(shard, None)
         if link is not None:
             link.reset()
+
+    def identity(self, shard: str) -> str | None:
+        home = self._homes.get(shard)
+        return None if home is None else home.identity
 
     async def close(self) -> None:
         await asyncio.gather(*(link.close() for link in self._links.values()))

@@ -31,10 +31,14 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Job:
-    """A verb that waits for its transaction.  `work` gets the store and the time in unix milliseconds."""
+    """A verb that waits for its transaction.  `work` gets the store and the time in unix milliseconds.
+
+    `id`: of the hold that it will ask for, "" for none.
+    """
 
     work: Callable[[SqliteStore, int], Any]
     answer: asyncio.Future[Any]
+    id: str
 
 
 class SqliteLedger:
@@ -57,21 +61,23 @@ class SqliteLedger:
 
     async def reserve(self, reservation: Reservation) -> list[Balance]:
         try:
-            return await self._run(lambda store, now_ms: book.reserve(store, reservation, self._spans, now_ms))
+            return await self._run(
+                lambda store, now_ms: book.reserve(store, reservation, self._spans, now_ms), reservation.id
+            )
         except asyncio.CancelledError:
-            self._submit(lambda store, now_ms: book.release(store, reservation, now_ms))
+            self._submit(lambda store, now_ms: book.release(store, reservation, now_ms), reservation.id)
             raise
 
     async def extend(self, reservation: Reservation, ttl_s: float) -> bool:
-        return await self._run(lambda store, now_ms: book.extend(store, reservation, ttl_s, now_ms))
+        return await self._run(lambda store, now_ms: book.extend(store, reservation, ttl_s, now_ms), reservation.id)
 
     async def settle(self, reservation: Reservation, spent: Spent, record: Record) -> Settlement:
         return await self._run(
-            lambda store, now_ms: book.settle(store, reservation, spent, record, self._spans, now_ms)
+            lambda store, now_ms: book.settle(store, reservation, spent, record, self._spans, now_ms), reservation.id
         )
 
     async def release(self, reservation: Reservation) -> None:
-        await self._run(lambda store, now_ms: book.release(store, reservation, now_ms))
+        await self._run(lambda store, now_ms: book.release(store, reservation, now_ms), reservation.id)
 
     async def expire(self) -> int:
         count = 0
@@ -98,16 +104,16 @@ class SqliteLedger:
         self._flush()
         await asyncio.get_running_loop().run_in_executor(None, self._worker.stop)
 
-    async def _run(self, work: Callable[[SqliteStore, int], T]) -> T:
-        answer: T = await self._submit(work)
+    async def _run(self, work: Callable[[SqliteStore, int], T], id_: str = "") -> T:
+        answer: T = await self._submit(work, id_)
         return answer
 
-    def _submit(self, work: Callable[[SqliteStore, int], Any]) -> asyncio.Future[Any]:
+    def _submit(self, work: Callable[[SqliteStore, int], Any], id_: str) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         answer = loop.create_future()
         if not self._jobs:
             loop.call_soon(self._flush)
-        self._jobs.append(Job(work, answer))
+        self._jobs.append(Job(work, answer, id_))
         return answer
 
     def _flush(self) -> None:
@@ -162,6 +168,7 @@ class _Worker:
                 self._store = SqliteStore(self._path, self._busy_timeout_s, sync=self._sync)
             store = self._store
             with store:
+                store.look_up([job.id for job in jobs if job.id])
                 now_ms = int(self._clock() * 1000)
                 return [_result(job, store, now_ms) for job in jobs]
         except (sqlite3.Error, OSError) as error:

@@ -102,18 +102,22 @@ def _months(midnight: datetime, month: int, count: int) -> tuple[datetime, datet
 
 
 class Spans:
-    """`span` with a memory: a window is computed once and serves until it ends."""
+    """`span` with a memory: a window is computed once and serves until it ends.
+
+    Known by identity: a limit keeps its window, and a window's hash costs more than all the rest of this.
+    """
 
     def __init__(self, size: int = 4096) -> None:
-        self._known: dict[Window, Span] = {}
+        self._known: dict[int, tuple[Window, Span]] = {}
         self._size = size
 
     def at(self, window: Window, now_ms: int) -> Span:
         """The window that holds at `now_ms`."""
-        known = self._known.get(window)
-        if known is not None and known.start <= now_ms < known.end:
-            return known
+        known = self._known.get(id(window))
+        if known is not None and known[1].start <= now_ms < known[1].end:
+            return known[1]
         if len(self._known) >= self._size:
             self._known.clear()
-        fresh = self._known[window] = span(window, now_ms)
+        fresh = span(window, now_ms)
+        self._known[id(window)] = window, fresh  # the window is kept, so that nothing else can have its identity
         return fresh

@@ -4,7 +4,6 @@ absent ones have their defaults."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
 from typing import Any
 
 import msgspec
@@ -25,9 +24,8 @@ def encode(record: Record) -> bytes:
     try:
         return _encoder.encode(record)
     except OverflowError:
-        return _encoder.encode(
-            replace(record, **{each.name: _held(getattr(record, each.name)) for each in fields(record)})
-        )
+        held = {name: _held(getattr(record, name)) for name in Record.__struct_fields__}
+        return _encoder.encode(msgspec.structs.replace(record, **held))
 
 
 def decode(data: bytes) -> Record:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from gateway.simulated.batches import BATCH_S, Batches
 from gateway.simulated.reply import JSON, Fault, InputTokens, Reply, respond
 from gateway.simulated.script import Place
 from gateway.simulated.transport import FOREVER_S, PATIENCE, Player
@@ -38,8 +39,9 @@ class Stats:
 class Server:
     """Accepts connections until `close`; `port` is the one it got."""
 
-    def __init__(self, input_tokens: InputTokens = simulated_input_tokens) -> None:
+    def __init__(self, input_tokens: InputTokens = simulated_input_tokens, batch_s: float = BATCH_S) -> None:
         self.stats = Stats()
+        self.batches = Batches(time.time, input_tokens, batch_s)
         self.port = 0
         self._input_tokens = input_tokens
         self._server: asyncio.Server | None = None
@@ -79,11 +81,15 @@ class Server:
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         method, path, _ = head[0].split(" ", 2)
-        headers = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
+        headers = dict(_header(line) for line in head[1:] if ": " in line)
         length = int(headers.get("content-length", "0"))
         if length > BODY_BYTES_MAX or "transfer-encoding" in headers:
             raise Gone
         body = await reader.readexactly(length)
+        kind = headers.get("content-type", "")
+        if (said := self.batches.answer(method, path.partition("?")[0], kind, body)) is not None:
+            writer.write(_head(said[0], {**JSON, "content-length": str(len(said[1]))}) + said[1])
+            return
         if method != "POST":
             stats = orjson.dumps(self.stats)
             writer.write(_head(200, {**JSON, "content-length": str(len(stats))}) + stats)
@@ -125,6 +131,11 @@ async def _break_off(fault: Fault, reader: asyncio.StreamReader) -> None:
         async with asyncio.timeout(FOREVER_S):
             await reader.read(1)
     raise Gone
+
+
+def _header(line: str) -> tuple[str, str]:
+    name, value = line.split(": ", 1)
+    return name.lower(), value
 
 
 def _head(status: int, headers: Mapping[str, str]) -> bytes:

@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 import httpx
 
-from gateway.simulated.reply import Fault, InputTokens, Reply, respond
+from gateway.simulated.batches import BATCH_S, Batches
+from gateway.simulated.reply import JSON, Fault, InputTokens, Reply, respond
 from gateway.simulated.script import Place
 from gateway.tokens import simulated_input_tokens
 
@@ -74,7 +75,7 @@ class Body(httpx.AsyncByteStream):
 
 
 class SimulatedTransport(httpx.AsyncBaseTransport):
-    """A provider inside the process.  Any host; POST to .../chat/completions or .../messages.
+    """A provider inside the process.  Any host; POST to .../chat/completions or .../messages, files and batches.
 
     Raises what a network would: httpx.ConnectError, httpx.ReadError.  `called`, `completed` and `abandoned` count
     calls, replies read to their end, and replies closed before it.
@@ -87,16 +88,23 @@ class SimulatedTransport(httpx.AsyncBaseTransport):
         sleep: Sleep = asyncio.sleep,
         now: Clock = time.time,
         input_tokens: InputTokens = simulated_input_tokens,
+        batch_s: float = BATCH_S,
     ) -> None:
         self._clock, self._sleep, self._now = clock, sleep, now
         self._input_tokens = input_tokens
+        self.batches = Batches(now, input_tokens, batch_s)
         self.called = self.completed = self.abandoned = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """The status and headers when they are due; the body follows through the stream."""
         self.called += 1
+        body = await request.aread()
+        kind = request.headers.get("content-type", "")
+        if (said := self.batches.answer(request.method, request.url.path, kind, body)) is not None:
+            self.completed += 1
+            return httpx.Response(said[0], headers=JSON, content=said[1], request=request)
         player = Player(self._clock, self._sleep)
-        reply = respond(request.url.path, await request.aread(), int(self._now()), self._input_tokens)
+        reply = respond(request.url.path, body, int(self._now()), self._input_tokens)
         if reply.instead is Place.CONNECT:
             raise httpx.ConnectError("The simulated provider refused the connection", request=request)
         await player.until(reply.starts_s)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Table, case, cast, func
+from sqlalchemy import BigInteger, ColumnElement, FromClause, Table, case, cast, func
 
-from gateway.sql.schema import hourly, records
+from gateway.savings import Saving
+from gateway.sql.schema import daily, hourly, records
 from gateway.types import Outcome
 
 PLAIN = (
@@ -68,6 +69,8 @@ def _of_records() -> dict[str, ColumnElement[Any]]:
         "baseline": total(case((both, baseline))),
         "compared": total(case((both, cost))),
         "overhead": total(records.c.overhead_cost),
+        "shadow": total(case((records.c.shadow_of != "", cost))),
+        **{f"saved_{cause}": total(records.c[f"saved_{cause}"]) for cause in Saving},
         "input_tokens": total(records.c.input_tokens),
         "cached_tokens": total(records.c.cached_tokens),
         "output_tokens": total(records.c.output_tokens),
@@ -77,14 +80,28 @@ def _of_records() -> dict[str, ColumnElement[Any]]:
 
 
 OF_RECORDS = _of_records()
-OF_HOURS = {name: total(hourly.c[name]) for name in OF_RECORDS}
-FIRST_LAST = {
-    records: {"first": func.min(records.c.at), "last": func.max(records.c.at)},
-    hourly: {"first": func.min(hourly.c.first), "last": func.max(hourly.c.last)},
+
+
+ALL, COST = frozenset({*OF_RECORDS, "first", "last"}), frozenset({"cost"})
+
+
+def of_sums(table: FromClause, figures: frozenset[str] = ALL) -> dict[str, ColumnElement[Any]]:
+    """Sums of sums."""
+    found = {name: total(table.c[name]) for name in OF_RECORDS if name in figures}
+    if "first" in figures:
+        found["first"] = func.min(table.c.first)
+    if "last" in figures:
+        found["last"] = func.max(table.c.last)
+    return found
+
+
+FIGURES = {
+    records: {**OF_RECORDS, "first": func.min(records.c.at), "last": func.max(records.c.at)},
+    hourly: of_sums(hourly),
+    daily: of_sums(daily),
 }
 
 
-def sums(table: Table) -> list[ColumnElement[Any]]:
-    """Every figure with its name, over records or over hours."""
-    figures = OF_RECORDS if table is records else OF_HOURS
-    return [figure.label(name) for name, figure in {**figures, **FIRST_LAST[table]}.items()]
+def sums(table: Table, figures: frozenset[str] = ALL) -> list[ColumnElement[Any]]:
+    """Figures with their names, over records, hours or days."""
+    return [figure.label(name) for name, figure in FIGURES[table].items() if name in figures]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from typing import Any, TypeAlias
@@ -22,6 +22,7 @@ OWN = (
     "request_cost_max",
     "endpoints",
     "tiers",
+    "regions",
 )
 """A tenant's columns beside its id and times."""
 ALL = ("*",)
@@ -47,11 +48,20 @@ class StoredKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredLimit:
-    """A limit of a tenant, or of one of its keys."""
+    """A limit of a tenant, of one of its keys, or of everyone."""
 
     limit: Limit  # with its id
-    tenant: str
+    tenant: str  # "": of everyone
     key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that administrators made, at one revision.  Keys that are revoked are not in it."""
+
+    tenants: Sequence[Tenant] = ()
+    keys: Sequence[Key] = ()
+    limits: Sequence[Limit] = ()  # of everyone
 
 
 def tenant_row(tenant: Tenant) -> dict[str, Any]:
@@ -67,6 +77,7 @@ def tenant_row(tenant: Tenant) -> dict[str, Any]:
         "request_cost_max": tenant.request_cost_max,
         "endpoints": list(tenant.endpoints),
         "tiers": list(tenant.tiers),
+        "regions": list(tenant.regions),
     }
 
 
@@ -84,6 +95,7 @@ def tenant_of(row: Row, limits: Iterable[Limit] = ()) -> Tenant:
         request_cost_max=row["request_cost_max"],
         endpoints=ALL if row["endpoints"] is None else tuple(row["endpoints"]),
         tiers=tuple(row["tiers"] or ()),
+        regions=tuple(row["regions"] or ()),
     )
 
 
@@ -119,7 +131,7 @@ def limit_row(stored: StoredLimit) -> dict[str, Any]:
     limit = stored.limit
     return {
         "id": limit.id,
-        "tenant": stored.tenant,
+        "tenant": stored.tenant or None,
         "key": stored.key,
         "account": limit.account,
         "unit": str(limit.unit),
@@ -134,7 +146,7 @@ def limit_row(stored: StoredLimit) -> dict[str, Any]:
 
 
 def limit_of(row: Row, zone: tzinfo) -> StoredLimit:
-    """The limit, in the tenant's zone."""
+    """The limit, in the tenant's zone; everyone's is UTC."""
     limit = Limit(
         account=row["account"],
         unit=Unit(row["unit"]),
@@ -145,20 +157,20 @@ def limit_of(row: Row, zone: tzinfo) -> StoredLimit:
         of=row["of"],
         until=row["until"],
     )
-    return StoredLimit(limit, row["tenant"], row["key"])
+    return StoredLimit(limit, row["tenant"] or "", row["key"])
 
 
-def assembled(tenants: Iterable[Row], keys: Iterable[Row], limits: Iterable[Row]) -> tuple[list[Tenant], list[Key]]:
-    """Tenants and keys, each with its limits."""
+def assembled(tenants: Iterable[Row], keys: Iterable[Row], limits: Iterable[Row]) -> Snapshot:
+    """Tenants and keys, each with its limits, and the limits of everyone."""
     bare = {row["id"]: tenant_of(row) for row in tenants}
     of_tenant: dict[str, list[Limit]] = {}
     of_key: dict[str, list[Limit]] = {}
     for row in limits:
-        stored = limit_of(row, bare[row["tenant"]].zone)
+        stored = limit_of(row, bare[row["tenant"]].zone if row["tenant"] else UTC)
         mine = of_tenant.setdefault(stored.tenant, []) if stored.key is None else of_key.setdefault(stored.key, [])
         mine.append(stored.limit)
     whole = [replace(tenant, limits=tuple(of_tenant.get(tenant.id, ()))) for tenant in bare.values()]
-    return whole, [key_of(row, of_key.get(row["id"], ())) for row in keys]
+    return Snapshot(whole, [key_of(row, of_key.get(row["id"], ())) for row in keys], of_tenant.get("", []))
 
 
 def zone_name(zone: tzinfo) -> str:

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeAlias
 
+import msgspec
 import orjson
 from sqlalchemy import ColumnElement, Connection, Integer, Select, Text, TextClause, and_, or_, select, text
 from sqlalchemy.dialects import postgresql
 
+from gateway.savings import Saving
 from gateway.sql.figures import tag as tag  # noqa: PLC0414  # filters by tag are asked for here, too
-from gateway.sql.rollup import outdate
 from gateway.sql.schema import records
+from gateway.sql.stale import outdate
 from gateway.types import INPUT_BUCKETS, OUTPUT_BUCKETS, Bucket, Record
 
 Row: TypeAlias = dict[str, Any]
@@ -22,6 +24,8 @@ TEXT_MAX = 512
 """Characters kept of a text that is in an index: PostgreSQL refuses index entries above 2.7 KB."""
 LONG_MAX = 8192
 """Characters kept of any other text."""
+ROWS_AT_ONCE = 100
+"""In one statement for SQLite, which takes 32,766 parameters; more rows are hardly quicker."""
 PAGE_MAX = 1000
 """Records that one answer holds at most."""
 
@@ -34,7 +38,9 @@ _TEXTS = tuple(
     if isinstance(column.type, Text)
 )
 _INTS = tuple(column.name for column in records.c if isinstance(column.type, Integer))
-_FIELDS = tuple(Record.__dataclass_fields__)
+_COLUMNS = tuple(column.name for column in records.c)
+_NESTED = frozenset({dict, list, tuple})
+_NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)
 _CACHED = frozenset({Bucket.CACHE_READ, Bucket.AUDIO_CACHE_READ})
 
 
@@ -43,10 +49,13 @@ def row(record: Record) -> Row:
 
     Raises OverflowError for a number that no column can hold.
     """
-    found: Row = {name: getattr(record, name) for name in _FIELDS}
+    found: Row = msgspec.structs.asdict(record)
     tokens = record.tokens
+    found["outcome"] = record.outcome.value  # a driver takes a plain text at once
     found["hour"] = int(record.at // 3600)
     found["rerated_cost"] = None
+    for cause in Saving:
+        found[f"saved_{cause}"] = record.savings.get(cause, 0)
     found["input_tokens"] = _sum(tokens, INPUT_BUCKETS)
     found["cached_tokens"] = _sum(tokens, _CACHED)
     found["output_tokens"] = _sum(tokens, OUTPUT_BUCKETS)
@@ -67,8 +76,7 @@ def row(record: Record) -> Row:
 def write(connection: Connection, rows: Iterable[Row]) -> set[str]:
     """Puts rows in, or in place of older versions; the ids for which that changed anything.
 
-    Rows go in the order of their ids, so that two writers of the same ids wait for each other and never deadlock.  They
-    go as one JSON text that the database takes apart: a tenth of the time that parameters take here.
+    Rows go in the order of their ids, so that two writers of the same ids wait for each other and never deadlock.
     """
     newest: dict[str, Row] = {}
     for each in rows:
@@ -78,26 +86,46 @@ def write(connection: Connection, rows: Iterable[Row]) -> set[str]:
     if not newest:
         return set()
     outdate(connection, {each["hour"] for each in newest.values()})
-    document = orjson.dumps([newest[id_] for id_ in sorted(newest)], option=orjson.OPT_NON_STR_KEYS)
-    return set(connection.execute(_upsert(connection.dialect.name), {"rows": document.decode()}).scalars())
+    ordered = [newest[id_] for id_ in sorted(newest)]
+    if connection.dialect.name == "postgresql":
+        return set(connection.execute(_postgresql(), {"rows": _json(ordered)}).scalars())
+    parts = [ordered[at : at + ROWS_AT_ONCE] for at in range(0, len(ordered), ROWS_AT_ONCE)]
+    return {id_ for part in parts for id_ in connection.exec_driver_sql(_sqlite(len(part)), _values(part)).scalars()}
 
 
 @cache
-def _upsert(dialect: str) -> TextClause:
-    columns = [(f'"{column.name}"', column) for column in records.c]
-    names = ", ".join(name for name, _ in columns)
-    if dialect == "postgresql":
-        compiled = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has no types here
-        kinds = ", ".join(f"{name} {column.type.compile(compiled)}" for name, column in columns)
-        values, source = names, f"json_to_recordset(CAST(:rows AS json)) AS given({kinds})"
-    else:
-        values = ", ".join(f"json_extract(value, '$.{column.name}')" for _, column in columns)
-        source = "json_each(:rows)"
-    changes = ", ".join(f"{name} = excluded.{name}" for name, column in columns if not column.primary_key)
-    return text(
-        f"INSERT INTO records ({names}) SELECT {values} FROM {source} WHERE true "  # noqa: S608  # names from the schema
+def _postgresql() -> TextClause:
+    """All rows as one JSON text that the database takes apart: a tenth of the time that parameters take here."""
+    compiled = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has no types here
+    kinds = ", ".join(f'"{column.name}" {column.type.compile(compiled)}' for column in records.c)
+    given = f"json_to_recordset(CAST(:rows AS json)) AS given({kinds})"
+    return text(_upsert(f"SELECT {_NAMES} FROM {given} WHERE true"))  # noqa: S608  # names from the schema
+
+
+@cache
+def _sqlite(count: int) -> str:
+    """So many rows as the driver's own parameters: less than half of what taking JSON apart takes there."""
+    places = f"({', '.join('?' * len(_COLUMNS))})"
+    return _upsert(f"VALUES {', '.join([places] * count)}")
+
+
+def _upsert(source: str) -> str:
+    changes = ", ".join(f'"{name}" = excluded."{name}"' for name in _COLUMNS if name != "id")
+    return (
+        f"INSERT INTO records ({_NAMES}) {source} "  # names from the schema
         f"ON CONFLICT (id) DO UPDATE SET {changes} WHERE excluded.version > records.version RETURNING id"
     )
+
+
+def _values(rows: Sequence[Row]) -> tuple[Any, ...]:
+    found: list[Any] = []
+    for each in rows:
+        found += map(each.__getitem__, _COLUMNS)
+    return tuple([_json(value) if type(value) in _NESTED else value for value in found])
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 @dataclass(frozen=True, slots=True)

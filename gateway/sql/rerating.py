@@ -76,11 +76,18 @@ def _cost(row: Row, book: Book) -> NanoUSD | None:
     if deployment is None:
         return None
     if deployment.as_reported and row["reported_cost"] is not None:
-        return int(row["reported_cost"]) + int(row["overhead_cost"])
+        return int(row["reported_cost"]) + _in_vain(row, row["reported_cost"])
     tokens = {Bucket(name): count for name, count in row["tokens"].items()}
     usage = Usage(tokens, row["fees"], service_tier=row["service_tier"])
     total = money.cost(usage, deployment.price, row["at"]).total
-    return None if total is None else total + int(row["overhead_cost"])
+    return None if total is None else total + _in_vain(row, row["calculated_cost"])
+
+
+def _in_vain(row: Row, answer: NanoUSD | None) -> NanoUSD:
+    """What was paid beside the answer, which cost `answer`.  Of a shadow all is overhead, its answer too."""
+    if not row["shadow_of"]:
+        return int(row["overhead_cost"])
+    return 0 if row["cost"] is None or answer is None else max(0, int(row["cost"]) - int(answer))
 
 
 def _count(found: Rerated, before: NanoUSD | None, after: NanoUSD | None) -> None:

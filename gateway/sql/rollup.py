@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from sqlalchemy import Connection, delete, insert, select, text
+from sqlalchemy import Connection, delete, insert, select
 
+from gateway.sql import by_day
 from gateway.sql.database import Database, DatabaseUnavailable
 from gateway.sql.figures import ROLLED, TAGS, TIMES, column, sums
 from gateway.sql.schema import hourly, records, stale_hours
+from gateway.sql.stale import outdated
 
 SETTLED_S = 300.0
 """An hour is summed this long after its end: until then most of its records still come."""
@@ -25,25 +27,6 @@ HOURS_AT_ONCE = 48
 
 _NAMES = sorted(ROLLED - TIMES)
 _COLUMNS = ["hour", *(TAGS.get(name, name) for name in _NAMES)]
-_MARK = text(
-    "INSERT INTO stale_hours (hour, changes) VALUES (:hour, 1) "
-    "ON CONFLICT (hour) DO UPDATE SET changes = stale_hours.changes + 1"
-)
-
-
-def outdate(connection: Connection, hours: Iterable[int]) -> None:
-    """Their records change in this transaction.  In order, so that two writers never wait for each other in a ring."""
-    connection.execute(_MARK, [{"hour": hour} for hour in sorted(hours)])
-
-
-def outdated(connection: Connection, since: int | None = None, until: int | None = None) -> list[int]:
-    """Hours in [since, until) whose sums are not true, upward."""
-    query = select(stale_hours.c.hour).order_by(stale_hours.c.hour)
-    if since is not None:
-        query = query.where(stale_hours.c.hour >= since)
-    if until is not None:
-        query = query.where(stale_hours.c.hour < until)
-    return list(connection.execute(query).scalars())
 
 
 def renew(connection: Connection, hour: int) -> None:
@@ -70,3 +53,7 @@ async def keep(database: Database, rest_s: float = 60.0, clock: Callable[[], flo
             for hour in await database.run(partial(due, now=clock(), count=HOURS_AT_ONCE)):
                 await database.run(partial(renew, hour=hour), write=True)
                 await asyncio.sleep(rest_s / HOURS_AT_ONCE)  # whoever writes records meanwhile is not held up
+            for day in await database.run(partial(by_day.due, now=clock())):
+                with suppress(by_day.Overtaken):
+                    await database.run(partial(by_day.renew, day=day), write=True, timeout_s=by_day.RENEW_S)
+                await asyncio.sleep(rest_s / HOURS_AT_ONCE)

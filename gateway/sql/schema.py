@@ -20,6 +20,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from gateway.savings import Saving
+
 metadata = MetaData()
 
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
@@ -35,6 +37,15 @@ def _count(name: str) -> Column[int]:
 
 def _json(name: str) -> Column[Any]:
     return Column(name, Json, nullable=False)
+
+
+def _sums() -> list[Column[Any]]:
+    """What is summed up of records, whatever by."""
+    money = ("cost", "unknown", "presumed", "baseline", "compared", "overhead", "shadow")
+    saved = (f"saved_{cause}" for cause in Saving)
+    tokens = ("input_tokens", "cached_tokens", "output_tokens", "estimated", "errors")
+    times = (Column(name, Double, nullable=False) for name in ("first", "last"))
+    return [*map(_count, ("requests", *money, *saved, *tokens)), *times]
 
 
 records = Table(
@@ -71,6 +82,7 @@ records = Table(
     Column("rerated_cost", BigInteger),  # at prices corrected since; see `tollgate prices rerate`
     _text("service_tier"),
     Column("baseline_cost", BigInteger),
+    *(_count(f"saved_{cause}") for cause in Saving),  # before overhead; below 0: lost
     _count("overhead_cost"),
     _count("reserved"),
     Column("status", Integer, nullable=False),
@@ -82,6 +94,7 @@ records = Table(
     _count("tokens_estimated"),
     _text("reasons"),
     _json("flags"),
+    _text("shadow_of"),  # the id of the record whose request this one repeats
     Index("records_at", "at", "id"),
     Index("records_tenant_at", "tenant", "at", "id"),
     Index("records_deployment_at", "deployment", "at"),
@@ -104,20 +117,7 @@ hourly = Table(
     Column("team", Text),  # tags; NULL where there is none
     Column("feature", Text),
     Column("cost_center", Text),
-    _count("requests"),
-    _count("cost"),
-    _count("unknown"),
-    _count("presumed"),
-    _count("baseline"),
-    _count("compared"),
-    _count("overhead"),
-    _count("input_tokens"),
-    _count("cached_tokens"),
-    _count("output_tokens"),
-    _count("estimated"),
-    _count("errors"),
-    Column("first", Double, nullable=False),
-    Column("last", Double, nullable=False),
+    *_sums(),
     Index("hourly_hour", "hour"),
     Index("hourly_tenant_hour", "tenant", "hour"),
 )
@@ -127,6 +127,49 @@ stale_hours = Table(
     metadata,
     Column("hour", BigInteger, primary_key=True, autoincrement=False),
     _count("changes"),
+)
+
+daily = Table(
+    "daily",  # records summed by day, tenant and one thing that many values have; for the kinds in daily_kinds
+    metadata,
+    Column("day", BigInteger, nullable=False),
+    _text("kind"),  # user, task, tag:NAME
+    Column("value", Text),  # NULL: records without such a tag
+    _text("tenant"),
+    *_sums(),
+    Index("daily_kind_day", "kind", "day"),
+    Index("daily_kind_tenant_day", "kind", "tenant", "day"),
+    Index("daily_kind_value", "kind", "value", "tenant", "day", "cost"),
+)
+
+daily_kinds = Table(
+    "daily_kinds",
+    metadata,
+    Column("day", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", Text, primary_key=True),
+)
+
+stale_days = Table(
+    "stale_days",
+    metadata,
+    Column("day", BigInteger, primary_key=True, autoincrement=False),
+    _count("changes"),
+)
+
+cache_breaks = Table(
+    "cache_breaks",  # what keeps prompt caches from being read: estimates
+    metadata,
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("tenant", Text, primary_key=True),
+    Column("route", Text, primary_key=True),
+    Column("deployment", Text, primary_key=True),
+    Column("cause", Text, primary_key=True),
+    Column("role", Text, primary_key=True),
+    Column("block", Integer, primary_key=True, autoincrement=False),
+    _count("token"),
+    _count("requests"),
+    _count("tokens"),
+    _count("cost"),
 )
 
 tenants = Table(
@@ -142,6 +185,7 @@ tenants = Table(
     Column("request_cost_max", BigInteger),
     Column("endpoints", Json),  # NULL: all
     Column("tiers", Json),  # NULL: none
+    Column("regions", Json),  # NULL: anywhere
     Column("created", Double, nullable=False),
     Column("updated", Double, nullable=False),
 )
@@ -165,7 +209,7 @@ limits = Table(
     "limits",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("tenant", Text, ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
+    Column("tenant", Text, ForeignKey("tenants.id", ondelete="CASCADE")),  # NULL: of everyone
     Column("key", Text, ForeignKey("keys.id", ondelete="CASCADE")),  # NULL: of the tenant
     _text("account"),
     _text("unit"),
@@ -223,4 +267,65 @@ outcomes = Table(
     Column("score", Double),
     Column("resolved", Boolean),
     Index("outcomes_at", "at"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("kind"),
+    _text("tenant"),
+    _text("state"),
+    Column("created", Double, nullable=False),
+    Column("next_at", Double),  # NULL: it is over
+    _text("lease"),  # who works on it
+    Column("lease_until", Double, nullable=False),
+    Column("cancel_at", Double),  # when it was asked to end
+    Column("body", LargeBinary, nullable=False),  # what its kind needs, as JSON
+    Index("jobs_next_at", "next_at"),
+    Index("jobs_tenant", "tenant", "kind", "created"),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("tenant"),
+    _text("purpose"),
+    _text("filename"),
+    Column("bytes", BigInteger),  # NULL: it is being written
+    Column("created", Double, nullable=False),
+    Column("expires", Double, nullable=False),
+    Index("files_tenant", "tenant", "created"),
+    Index("files_expires", "expires"),
+)
+
+file_parts = Table(
+    "file_parts",
+    metadata,
+    Column("file", Text, ForeignKey("files.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+readings = Table(
+    "readings",  # what is kept of requests that may be learned from: numbers, never words
+    metadata,
+    Column("id", Text, primary_key=True),  # the record's
+    Column("at", Double, nullable=False),
+    _text("tenant"),
+    _text("route"),
+    _json("words"),
+    _json("shape"),
+    _count("length"),
+    _json("verdicts"),  # of a cascade's judge, by deployment: 1 or 0
+    Index("readings_at", "at"),
+)
+
+habits = Table(
+    "habits",  # how much each deployment says and thinks, as traffic has taught
+    metadata,
+    Column("deployment", Text, primary_key=True),
+    Column("at", Double, nullable=False),
+    _json("known"),
 )

@@ -21,6 +21,7 @@ from gateway.sql.migrate import upgrade
 from gateway.sql.nouns import (
     ALL,
     OWN,
+    Snapshot,
     StoredKey,
     StoredLimit,
     StoredTenant,
@@ -65,10 +66,10 @@ class Store:
         """Grows with every change."""
         return await self.database.run(lambda connection: connection.execute(select(revision.c.value)).scalar_one())
 
-    async def snapshot(self) -> tuple[list[Tenant], list[Key]]:
-        """Every tenant, and every key that is not revoked, each with its limits."""
+    async def snapshot(self) -> Snapshot:
+        """Every tenant, and every key that is not revoked, each with its limits; and those of everyone."""
 
-        def read(connection: Connection) -> tuple[list[Tenant], list[Key]]:
+        def read(connection: Connection) -> Snapshot:
             live = select(keys).where(keys.c.revoked.is_(None)).order_by(keys.c.id)
             return assembled(
                 _all(connection, select(tenants).order_by(tenants.c.id)),
@@ -180,17 +181,19 @@ class Store:
     # Limits
 
     async def limits(self, tenant: str | None = None) -> list[StoredLimit]:
-        """Those of a tenant and its keys, or all, oldest first."""
+        """Those of a tenant and its keys, or all and those of everyone, oldest first."""
         query = select(limits).order_by(limits.c.created, limits.c.id)
         rows = await self._read(query if tenant is None else query.where(limits.c.tenant == tenant))
         zones = {row["id"]: zone_of(row["zone"]) for row in await self._read(select(tenants.c.id, tenants.c.zone))}
+        zones[None] = zone_of("")
         return [limit_of(row, zones[row["tenant"]]) for row in rows if row["tenant"] in zones]
 
     async def put_limit(self, stored: StoredLimit, actor: str, *, create: bool = False) -> bool:
         """This limit as it is given, new or not; with `create` only new.  True: it is new."""
 
         def work(change: _Change) -> bool:
-            change.need(tenants, stored.tenant)
+            if stored.tenant:
+                change.need(tenants, stored.tenant)
             if stored.key is not None and change.need(keys, stored.key)["tenant"] != stored.tenant:
                 raise NotFound(f"Tenant {stored.tenant!r} has no key {stored.key!r}.", param="key")
             fields = limit_row(stored)
@@ -200,7 +203,7 @@ class Store:
                 return True
             if create:
                 raise Conflict(f"Budget {stored.limit.id!r} exists already.", param="id")
-            if known["tenant"] != stored.tenant:
+            if known["tenant"] != fields["tenant"]:
                 raise Conflict(f"Budget {stored.limit.id!r} belongs to another tenant.", param="id")
             change.set(limits, stored.limit.id, "budget.update", fields)
             return False

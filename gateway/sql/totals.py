@@ -107,6 +107,8 @@ def _amount(unit: Unit) -> ColumnElement[Any]:
         part: ColumnElement[Any] = func.coalesce(records.c.cost, records.c.reserved)
     elif unit is Unit.TOKENS:
         part = records.c.input_tokens + records.c.output_tokens
+    elif unit in (Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS):
+        part = records.c[unit]
     else:
         part = case((records.c.id != "", 1), else_=0)
     return func.sum(cast(part, BigInteger))

@@ -11,6 +11,8 @@ from gateway.tokens.images import Image
 from gateway.tokens.parts import Facts
 from gateway.types import Capability, Format
 
+SEALED_CHARS_TOKEN = 4
+"""Of base64: no vendor packs a token of thought into less."""
 CONTEXT_UNKNOWN = 200_000
 """Tokens assumed at most for what only the provider can see, on a deployment whose context is not known."""
 
@@ -36,9 +38,13 @@ class Content:
     named: bool
     idle: bool  # no tool may be called
     provider_tools: int
+    provider_calls: int  # of those, at most
     cited: bool
     schema: int  # tokens
     thinking: bool
+    thoughts: int  # tokens, since the user last said something
+    old_thoughts: int  # from before
+    sealed: int  # characters
     capabilities: frozenset[Capability]
     output_requested: int | None  # tokens per answer; None: the client did not say
     choices: int
@@ -53,6 +59,7 @@ def counted(
     text: dict[str, int],
     tools: tuple[int, int],
     schema: int,
+    thoughts: tuple[int, int] = (0, 0),
 ) -> Content:
     """What was read and what was counted of it, together."""
     return Content(
@@ -73,9 +80,13 @@ def counted(
         named=facts.named,
         idle=facts.idle,
         provider_tools=facts.provider_tools,
+        provider_calls=facts.provider_calls,
         cited=facts.cited,
         schema=schema,
         thinking=facts.thinking,
+        thoughts=thoughts[0],
+        old_thoughts=thoughts[1],
+        sealed=facts.sealed,
         capabilities=frozenset(facts.needs),
         output_requested=facts.output_requested,
         choices=facts.choices,
@@ -99,7 +110,14 @@ def first_guess(family: Family, content: Content, thinking: bool) -> float:  # a
         total += family.call * content.calls + family.parallel * content.parallel
     if content.schema:
         total += family.schema_start + family.schema * content.schema
+    total += family.thoughts * family.text * content.thoughts
     return total + family.thinking if thinking else total
+
+
+def unsure(family: Family, content: Content) -> int:
+    """What the model thought before and may be shown again beyond the first guess: tokens at most."""
+    shown = ceil((1 - family.thoughts) * content.thoughts * family.text)
+    return shown + ceil(content.old_thoughts * family.text) + content.sealed // SEALED_CHARS_TOKEN
 
 
 def shows_tools(family: Family, content: Content) -> bool:

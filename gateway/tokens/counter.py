@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from math import ceil
 from typing import Final, TypeVar
 
@@ -24,6 +25,7 @@ from gateway.tokens.content import (
     has_media,
     media,
     shows_tools,
+    unsure,
 )
 from gateway.tokens.encodings import O200K
 from gateway.tokens.families import SIMULATED, Family, family_of
@@ -135,14 +137,15 @@ class Counter:
     def _guess(
         self, content: Content, deployment: Deployment, family: Family, thinking: bool | None
     ) -> tuple[float, float, _Kind]:
-        """Tokens by the family's rules, what media may add beyond them, and the calibration that corrects them."""
+        """Tokens by the family's rules, what may come on top of them, and the calibration that corrects them."""
         thinks = content.thinking if thinking is None else thinking
         guess = first_guess(family, content, thinks)
         shape = (shows_tools(family, content), content.schema > 0)
+        more = unsure(family, content)
         if not has_media(content):
-            return guess, 0, (deployment.id, shape, thinks, False)
+            return guess, more, (deployment.id, shape, thinks, False)
         likely, most = media(family, content)
-        return guess + likely, most - likely, (deployment.id, shape, thinks, True)
+        return guess + likely, most - likely + more, (deployment.id, shape, thinks, True)
 
     def _family(self, deployment: Deployment) -> Family:
         known = self._families.get(deployment.id)
@@ -162,7 +165,8 @@ class Counter:
 
     def _unseen(self, facts: Facts) -> int:
         tally = self._tallies[O200K]
-        unseen = sum(len(text) for text in facts.texts if not tally.knows(text))
+        texts = chain(facts.texts, facts.thoughts, facts.old_thoughts)
+        unseen = sum(len(text) for text in texts if not tally.knows(text))
         if facts.schema and not tally.knows(facts.schema):
             unseen += len(facts.schema)
         if facts.tools and not self._tools.knows(facts.tools_raw):
@@ -173,7 +177,8 @@ class Counter:
         text = {name: facts.tokens + tally.total(facts.texts) for name, tally in self._tallies.items()}
         schema = self._tallies[O200K].one(facts.schema) if facts.schema else 0
         listed = self._tools.of(facts.tools_raw, partial(_tool_tokens, facts)) if facts.tools else (0, 0)
-        return counted(facts, format, size, text, listed, schema)
+        total = self._tallies[O200K].total
+        return counted(facts, format, size, text, listed, schema, (total(facts.thoughts), total(facts.old_thoughts)))
 
 
 def _tool_tokens(facts: Facts) -> tuple[int, int]:

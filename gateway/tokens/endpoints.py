@@ -12,6 +12,7 @@ from math import ceil
 from typing import Final
 
 from gateway.money import IMAGE_INPUT
+from gateway.tokens.images import Image
 from gateway.tokens.parts import Body, Facts, Json, Misfit, optional
 from gateway.types import Format
 
@@ -98,6 +99,29 @@ def read_images(body: Body, facts: Facts) -> None:
     if type(prompt) is not str:
         raise Misfit("prompt", "a string")
     facts.texts.append(prompt)
+    _drawn(body, facts)
+
+
+def read_image_edits(body: Body, facts: Facts) -> None:
+    """The same, from pictures: files of a form, or objects with an address."""
+    _given(body, facts)
+    read_images(body, facts)
+
+
+def read_image_variations(body: Body, facts: Facts) -> None:
+    """A picture and no words."""
+    _given(body, facts)
+    _drawn(body, facts)
+
+
+def _given(body: Body, facts: Facts) -> None:
+    pictures = _pictures(body)
+    if not 0 < len(pictures) <= IMAGES_MAX or not all(isinstance(one, memoryview | dict) for one in pictures):
+        raise Misfit("image", "a picture, or a list of them: files in multipart/form-data")
+    facts.images += [Image()] * (len(pictures) + bool(body.get("mask")))
+
+
+def _drawn(body: Body, facts: Facts) -> None:
     facts.choices = _count(body, "n", IMAGES_MAX) or 1
     quality = optional(body, "quality", str) or ""
     share = _QUALITIES.get(quality, 1.0)
@@ -109,9 +133,14 @@ def read_images(body: Body, facts: Facts) -> None:
 
 def image_pieces(body: Body, made: int) -> dict[str, int]:
     """So many pictures, and those that they are made from."""
-    given = body.get("images")
-    count = len(given) if type(given) is list else 1 if body.get("image") else 0
+    count = len(_pictures(body))
     return {_image_fee(body): made, IMAGE_INPUT: count} if count else {_image_fee(body): made}
+
+
+def _pictures(body: Body) -> list[Json]:
+    """Those that are given; a form repeats `image`."""
+    given = body.get("images") or body.get("image")
+    return given if type(given) is list else [given] if given else []
 
 
 def _image_fee(body: Body) -> str:
@@ -211,6 +240,8 @@ ENDPOINTS: Final[Mapping[Format, Callable[[Body, Facts], None]]] = {
     Format.MODERATIONS: read_moderations,
     Format.RERANK: read_rerank,
     Format.IMAGES: read_images,
+    Format.IMAGE_EDITS: read_image_edits,
+    Format.IMAGE_VARIATIONS: read_image_variations,
     Format.SPEECH: read_speech,
     Format.TRANSCRIPTIONS: read_transcriptions,
     Format.TRANSLATIONS: read_transcriptions,

@@ -44,6 +44,7 @@ class Family:
     schema: float = 1.0  # times the output schema's tokens
     schema_start: float = 20.0
     thinking: float = 0.0
+    thoughts: float = 1.0  # the share of what it thought, since the user last said something, that it is shown again
     image: ImageTokens = field(default=images.area(784, 4_096), repr=False)
     audio_second: float = 12.5
     margin: float = 0.15
@@ -117,8 +118,8 @@ _GROK = Family(
     start=2,
     tools=1.0,
     tools_start=205,
-    named=-117,
     call=25,
+    idle=False,
     schema=1.8,
     schema_start=0,
     image=images.squares(256, 448, 6),
@@ -150,6 +151,10 @@ _ROWS: Final = (
     (r"^openai/gpt-5(?!-chat)|^openai/gpt-6", replace(_5, name="gpt-5-responses", tools_start=8)),
     (r"^openai/o[134]\b", replace(_O, name="o-series-responses", tools_start=5)),
     (r"gpt-oss", Family("gpt-oss", message=5, start=63, namespace=True, tools=1.0, tools_start=22, call=30, slack=60)),
+    (
+        r"gpt-image|chatgpt-image",
+        Family("gpt-image", message=0, start=6, image=images.flat(400, 7_000), margin=0.3, slack=60),
+    ),
     (r"gpt-4o-mini", replace(_4O, name="gpt-4o-mini", image=images.tiles(2_833, 5_667))),
     (r"gpt-4\.1-mini", replace(_4O, name="gpt-4.1-mini", image=images.patches(1.62, 1_536))),
     (r"gpt-4\.1-nano", replace(_4O, name="gpt-4.1-nano", image=images.patches(2.46, 1_536))),
@@ -192,9 +197,11 @@ _ROWS: Final = (
     (r"llama-?4", replace(_LLAMA, name="llama-4", message=5.5, start=4, tools=1.0, tools_start=650)),
     (r"llama|hermes", _LLAMA),
     (r"qwen|qwq", _QWEN),
-    (r"grok-4-0709|grok-4$", replace(_GROK, name="grok-4", start=680, slack=400)),
-    (r"grok-code", replace(_GROK, name="grok-code", start=200, slack=400)),
-    (r"grok-4", replace(_GROK, name="grok-4-fast", start=152, slack=420)),
+    (r"grok-2", replace(_GROK, name="grok-2", tools_start=72)),
+    (r"grok-3-mini", replace(_GROK, name="grok-3-mini", start=3, tools_start=225, thoughts=0.0)),
+    (r"grok-4-0709|grok-4$", replace(_GROK, name="grok-4", start=680, tools_start=150, slack=400)),
+    (r"grok-code", replace(_GROK, name="grok-code", start=200, tools_start=132, call=70, slack=400)),
+    (r"grok-4", replace(_GROK, name="grok-4-fast", start=152, tools_start=148, call=70, slack=420)),
     (r"grok", _GROK),
     (r"glm", Family("glm", text=1.05, message=2, start=3, tools=1.3, tools_start=100, call=20, slack=40)),
     (r"nova", Family("nova", tools=0.94, tools_start=800, slack=60, image=images.flat(1_819, 2_200), margin=0.3)),
@@ -209,7 +216,15 @@ _ROWS: Final = (
 _TABLE: Final = tuple((re.compile(pattern), family) for pattern, family in _ROWS)
 
 SIMULATED: Final = Family(
-    "simulated", tools=1.0, tools_start=0, call=0, schema=1.0, schema_start=0, image=images.flat(85, 85), exact=True
+    "simulated",
+    thoughts=0.0,
+    tools=1.0,
+    tools_start=0,
+    call=0,
+    schema=1.0,
+    schema_start=0,
+    image=images.flat(85, 85),
+    exact=True,
 )
 UNKNOWN: Final = Family("unknown", text=1.05, start=8, margin=0.4, slack=120)
 

@@ -20,6 +20,10 @@ Body: TypeAlias = Mapping[str, Json]
 T = TypeVar("T")
 
 
+PROVIDER_CALLS = 10
+"""Of each tool of the provider's own, where the request sets no limit; nobody documents one."""
+
+
 @dataclass(slots=True)
 class Facts:
     """What a request holds.  `audio` and `files` are lengths of base64 text."""
@@ -36,6 +40,7 @@ class Facts:
     opaque: bool = False  # holds what only the provider can see: a link to a file, a search it will make
     tools: list[Object] = field(default_factory=list)
     provider_tools: int = 0
+    provider_calls: int = 0  # of those, at most
     forced: bool = False  # a tool must be called
     named: bool = False  # ... and this one
     idle: bool = False  # no tool may be called
@@ -47,6 +52,9 @@ class Facts:
     output_requested: int | None = None  # 0: nothing that is counted in tokens comes out
     choices: int = 1
     tokens: int = 0  # of what came as tokens already
+    thoughts: list[str] = field(default_factory=list)  # of the model, since the user last said something
+    old_thoughts: list[str] = field(default_factory=list)  # from before
+    sealed: int = 0  # characters of thoughts that only the provider can read
     pieces: dict[str, int] = field(default_factory=dict)  # at most: images, seconds of sound, characters ...
 
 
@@ -189,8 +197,21 @@ def _provider_result(_part: Object, facts: Facts) -> None:
     facts.opaque = True
 
 
-def _thinking_part(_part: Object, _facts: Facts) -> None:
-    """Thought of earlier turns is dropped by the provider."""
+def thought(holder: Object, facts: Facts) -> None:
+    """A thought in any vendor's words: open, or summed up and sealed.  Of the wrong shape it is none."""
+    for name in ("thinking", "text", "summary"):
+        if type(text := holder.get(name)) is str:
+            facts.thoughts.append(text)
+            break
+    for name in ("signature", "data", "encrypted_content"):
+        if type(seal := holder.get(name)) is str:
+            facts.sealed += len(seal)
+
+
+def user_spoke(facts: Facts) -> None:
+    """What was thought before the user's last words is dropped by most providers, and kept by some."""
+    facts.old_thoughts += facts.thoughts
+    facts.thoughts = []
 
 
 CHAT_PARTS: Final[Mapping[str, PartReader]] = {
@@ -212,13 +233,18 @@ ANTHROPIC_PARTS: Final[Mapping[str, PartReader]] = {
     "tool_result": _tool_result,
     "web_search_tool_result": _provider_result,
     "web_fetch_tool_result": _provider_result,
-    "thinking": _thinking_part,
-    "redacted_thinking": _thinking_part,
+    "thinking": thought,
+    "redacted_thinking": thought,
 }
 
 
 TOO_DEEP: Final = "JSON nested less than 250 deep"
 _NAMES: Final[Mapping[type[Json], str]] = {dict: "an object", list: "a list", str: "a string"}
+
+
+def most_calls(stated: Json) -> int:
+    """How often the provider may call a tool of its own: as stated, or PROVIDER_CALLS."""
+    return stated if type(stated) is int and stated >= 0 else PROVIDER_CALLS
 
 
 def optional(holder: Mapping[str, Json], key: str, kind: type[T], prefix: str = "") -> T | None:

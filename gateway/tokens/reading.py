@@ -17,15 +17,19 @@ from gateway.tokens.endpoints import ENDPOINTS
 from gateway.tokens.parts import (
     ANTHROPIC_PARTS,
     CHAT_PARTS,
+    PROVIDER_CALLS,
     TOO_DEEP,
     Body,
     Facts,
     Json,
     Misfit,
     Object,
+    most_calls,
     optional,
     read_content,
     shown_schema,
+    thought,
+    user_spoke,
 )
 from gateway.tokens.responses import read_responses
 from gateway.tokens.tools import Tool
@@ -37,6 +41,8 @@ CHOICES_MAX: Final = 128
 MESSAGES_MAX: Final = 100_000
 
 _NO_THINKING: Final = ("none", "disabled")
+_CHOICES: Final = ("function", "custom", "allowed_tools")
+"""The objects that chat has for a choice of tools.  Who passes by another one, as xAI does, shows no tools."""
 _CAPS: Final[Mapping[Format, tuple[str, ...]]] = {
     Format.CHAT: ("max_completion_tokens", "max_tokens"),
     Format.MESSAGES: ("max_tokens",),
@@ -175,8 +181,11 @@ def _chat_message(message: Object, facts: Facts) -> None:
         read_content(content, facts, CHAT_PARTS, ".content")
     if message["role"] in ("system", "developer"):
         facts.system = True
+    elif message["role"] == "user":
+        user_spoke(facts)
     if len(message) == 2 and content is not None:
         return
+    _chat_thoughts(message, facts)
     if (name := optional(message, "name", str, ".")) is not None:
         facts.texts.append(name)
         facts.names += 1
@@ -186,6 +195,20 @@ def _chat_message(message: Object, facts: Facts) -> None:
         _chat_call(call, facts, f".tool_calls[{i}]")
     if (legacy := optional(message, "function_call", dict, ".")) is not None:
         _function_call(legacy, facts, ".function_call")
+
+
+def _chat_thoughts(message: Object, facts: Facts) -> None:
+    """The same thoughts may stand there in the words of several vendors."""
+    for name in ("reasoning_content", "reasoning"):
+        if type(text := message.get(name)) is str:
+            facts.thoughts.append(text)
+            return
+    for name in ("thinking_blocks", "reasoning_details"):
+        if type(blocks := message.get(name)) is list:
+            for block in blocks:
+                if type(block) is dict:
+                    thought(block, facts)
+            return
 
 
 def _chat_call(call: Json, facts: Facts, path: str) -> None:
@@ -207,10 +230,17 @@ def _function_call(function: Object, facts: Facts, path: str) -> None:
 
 def _anthropic_message(message: Object, facts: Facts) -> None:
     content = message.get("content")
+    if message["role"] == "user" and not _is_result(content):
+        user_spoke(facts)
     if type(content) is str:
         facts.texts.append(content)
     else:
         read_content(content, facts, ANTHROPIC_PARTS, ".content")
+
+
+def _is_result(content: Json) -> bool:
+    first = content[0] if type(content) is list and content else None
+    return type(first) is dict and first.get("type") == "tool_result"
 
 
 def _chat_tools(body: Body, facts: Facts) -> None:
@@ -220,6 +250,7 @@ def _chat_tools(body: Body, facts: Facts) -> None:
         kind = tool.get("type")
         if kind not in ("function", "custom"):
             facts.provider_tools += 1
+            facts.provider_calls += PROVIDER_CALLS
             facts.opaque = True
         elif type(function := tool.get(kind)) is dict:
             facts.tools.append(function)
@@ -229,9 +260,10 @@ def _chat_tools(body: Body, facts: Facts) -> None:
     choice = body.get("tool_choice")
     if choice is not None and type(choice) not in (str, dict):
         raise Misfit("tool_choice", "a string or an object")
-    facts.idle = choice == "none"
-    facts.named = type(choice) is dict
-    facts.forced = facts.named or choice == "required"
+    worded = type(choice) is dict and choice.get("type") in _CHOICES
+    facts.idle = choice == "none" or (type(choice) is dict and not worded)
+    facts.named = worded
+    facts.forced = worded or choice == "required"
 
 
 def _anthropic_tools(body: Body, facts: Facts) -> None:
@@ -240,6 +272,7 @@ def _anthropic_tools(body: Body, facts: Facts) -> None:
             facts.tools.append(tool)
         else:
             facts.provider_tools += 1
+            facts.provider_calls += most_calls(tool.get("max_uses"))
             facts.opaque = facts.opaque or str(tool["type"]).startswith(("web_", "code_", "mcp"))
     facts.opaque = facts.opaque or bool(body.get("mcp_servers") or body.get("context_management"))
     choice = optional(body, "tool_choice", dict)

@@ -7,6 +7,7 @@ from typing import Final
 
 from gateway.tokens import images
 from gateway.tokens.parts import (
+    PROVIDER_CALLS,
     Body,
     Facts,
     Json,
@@ -15,10 +16,13 @@ from gateway.tokens.parts import (
     PartReader,
     compact,
     count_file,
+    most_calls,
     optional,
     read_content,
     read_text,
     shown_schema,
+    thought,
+    user_spoke,
 )
 from gateway.types import Capability
 
@@ -80,6 +84,8 @@ def _message(item: Object, facts: Facts) -> None:
         raise Misfit(".role", "a string")
     facts.messages += 1
     facts.system = facts.system or role in ("system", "developer")
+    if role == "user":
+        user_spoke(facts)
     if item.get("content") is not None:
         read_content(item["content"], facts, PARTS, ".content")
 
@@ -97,8 +103,12 @@ def _output(item: Object, facts: Facts) -> None:
         read_content(item["output"], facts, PARTS, ".output")
 
 
-def _thought(_item: Object, _facts: Facts) -> None:
-    """Thought of earlier turns is dropped by the provider, or is what it already knows."""
+def _thought(item: Object, facts: Facts) -> None:
+    """What may be read of it is summed up, and the rest is sealed."""
+    thought({"encrypted_content": item.get("encrypted_content")}, facts)
+    for part in optional(item, "content", list, ".") or optional(item, "summary", list, ".") or ():
+        if type(part) is dict:
+            thought(part, facts)
 
 
 def _reference(_item: Object, facts: Facts) -> None:
@@ -167,7 +177,10 @@ def _tools(body: Body, facts: Facts) -> None:
             facts.tools.append(tool)
         else:
             facts.provider_tools += 1
+            facts.provider_calls += PROVIDER_CALLS
             facts.opaque = True
+    if facts.provider_tools and body.get("max_tool_calls") is not None:
+        facts.provider_calls = most_calls(body["max_tool_calls"])
     choice = body.get("tool_choice")
     if choice is not None and type(choice) not in (str, dict):
         raise Misfit("tool_choice", "a string or an object")

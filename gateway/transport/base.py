@@ -4,21 +4,33 @@
   `Answer.chunks`, as it arrives, never held back.
 * Nothing is followed, kept or changed on the way: no redirects, no cookies, no decompression.
 * An answer closed before its end, or a `send` that is cancelled, ends its connection: the provider sees that we left.
+* `sent` is told just before the request goes out, and not at all if it never does: until then nothing is owed.
 * Connecting is bounded by `provider.timeouts.connect_s`, a place among `max_connections` included; everything else is
   bounded by the caller.
 
-Raises UpstreamUnreachable (nothing was sent), UpstreamBroken (the provider may have begun to work), UpstreamTimeout.
+Raises UpstreamUnreachable (nothing was sent), UpstreamBroken (the provider may have begun to work), UpstreamTimeout;
+UpstreamLeft where a connection that had served before ended within `STALE_S` of the request, without a byte of a reply:
+it was closed for having been idle while the request was on its way, and on a new one the request can be sent again.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeAlias
 
 from gateway.dialects.base import Call
 from gateway.errors import GatewayError
+
+STALE_S = 1.0
+"""More than a close needs to get here from anywhere; a provider that took longer may have been at work."""
+
+Sent: TypeAlias = Callable[[], None]
+
+
+def unheard() -> None:
+    """For who need not know that a request went out."""
 
 
 class Answer(ABC):
@@ -69,7 +81,7 @@ class Answer(ABC):
 class Transport(Protocol):
     """The way to one provider."""
 
-    async def send(self, call: Call) -> Answer:
+    async def send(self, call: Call, sent: Sent = unheard) -> Answer:
         """Makes the call."""
         ...
 

@@ -9,6 +9,7 @@ from typing import cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from gateway.errors import GatewayError, UpstreamBroken
+from gateway.transport.base import STALE_S
 
 READ_AHEAD_BYTES = 256 * 1024
 """What may wait for a slow client before the provider is made to wait too."""
@@ -25,12 +26,15 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.closed = False
-        self.idle_since = 0.0
+        self.idle_since = 0.0  # 0: it has served nobody yet
         self._loop = asyncio.get_running_loop()
+        self.made_at = self._loop.time()
         self._transport: asyncio.Transport | None = None
         self._parser: HttpResponseParser | None = None  # of the exchange under way
         self._waiter: asyncio.Future[None] | None = None
         self._head_bytes = 0
+        self._asked_at = 0.0
+        self._heard = False  # of the reply
         self._has_head = self._complete = self._reusable = self._paused = False
         self._chunks: list[bytes] = []
         self._waiting_bytes = 0
@@ -42,10 +46,17 @@ class Connection(asyncio.Protocol):
         written = self._transport is not None and self._transport.get_write_buffer_size() == 0
         return self._complete and self._reusable and not self.closed and not self._chunks and written
 
+    @property
+    def left(self) -> bool:
+        """Whether it ended as one does that was closed for having been idle just as the request came."""
+        young = self._loop.time() - self._asked_at < STALE_S
+        return self.idle_since > 0 and self.closed and not self._heard and young
+
     def ask(self, head: bytes, body: bytes) -> None:
         """Sends a request; whatever was before is forgotten."""
         self.status, self.headers, self._head_bytes = 0, [], 0
-        self._has_head = self._complete = self._reusable = False
+        self._heard = self._has_head = self._complete = self._reusable = False
+        self._asked_at = self._loop.time()
         self._parser = HttpResponseParser(self)
         if self._transport is None:
             self._fail()
@@ -91,6 +102,7 @@ class Connection(asyncio.Protocol):
         if self._parser is None:  # nobody asked: what it means for the next exchange cannot be known
             self.abort()
             return
+        self._heard = True
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:

@@ -8,8 +8,10 @@ import httpx
 
 from gateway.dialects.base import Call
 from gateway.errors import UpstreamBroken, UpstreamTimeout, UpstreamUnreachable
-from gateway.transport.base import Answer
+from gateway.transport.base import Answer, Sent, unheard
 from gateway.types import Provider
+
+UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
 class ForeignAnswer(Answer):
@@ -42,20 +44,32 @@ class Foreign:
     def __init__(self, provider: Provider, transport: httpx.AsyncBaseTransport) -> None:
         self._provider, self._transport = provider, transport
 
-    async def send(self, call: Call) -> Answer:
+    async def send(self, call: Call, sent: Sent = unheard) -> Answer:
         provider, connect_s = self._provider, self._provider.timeouts.connect_s
         timeout = {"connect": connect_s, "pool": connect_s}
         request = httpx.Request(
             call.method, call.url, headers=call.headers, content=call.body, extensions={"timeout": timeout}
         )
         try:
-            return ForeignAnswer(await self._transport.handle_async_request(request))
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
+            return ForeignAnswer(await self._handed(request, sent))
+        except UNSENT as error:
             raise UpstreamUnreachable(f"Provider {provider.id} cannot be reached.") from error
         except httpx.TimeoutException as error:
             raise UpstreamTimeout(f"Provider {provider.id} did not answer in time.") from error
         except httpx.TransportError as error:
             raise UpstreamBroken(f"Provider {provider.id} closed the connection before answering.") from error
+
+    async def _handed(self, request: httpx.Request, sent: Sent) -> httpx.Response:
+        """The reply.  What goes on inside is not seen: whatever does not say otherwise may have been sent."""
+        try:
+            response = await self._transport.handle_async_request(request)
+        except UNSENT:
+            raise
+        except BaseException:
+            sent()
+            raise
+        sent()
+        return response
 
     async def close(self) -> None:
         await self._transport.aclose()

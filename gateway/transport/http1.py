@@ -1,6 +1,7 @@
 """HTTP/1.1 to one provider over kept-alive connections.  See docs/decisions for why it is our own.
 
-The newest idle connection is used first, so that those not needed grow old and are closed.
+The newest idle connection is used first, so that those not needed grow old and are closed.  None older than
+`provider.connection_age_max_s` is used again, and new ones go to where the name then leads.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 import aiohappyeyeballs
 
 from gateway.dialects.base import Call
-from gateway.errors import UpstreamUnreachable
-from gateway.transport.base import Answer
+from gateway.errors import UpstreamBroken, UpstreamLeft, UpstreamUnreachable
+from gateway.transport.base import Answer, Sent, unheard
 from gateway.transport.connection import Connection
+from gateway.transport.proxy import Proxy, proxy_of, tunnel
 from gateway.types import Provider
 
 IDLE_S = 30.0
@@ -30,6 +32,8 @@ NEXT_ADDRESS_S = 0.25
 """How long one address may take to connect before the next is tried beside it (RFC 8305)."""
 
 Addresses = Sequence[aiohappyeyeballs.AddrInfoType]
+Resolve: TypeAlias = Callable[[str, int], Awaitable[Addresses]]
+"""Where a host and port are.  Raises OSError."""
 
 
 class Origin(NamedTuple):
@@ -61,6 +65,10 @@ def head(call: Call, line: str) -> bytes:
     if text.count("\n") != breaks or text.count("\r") != breaks or "\0" in text:
         raise ValueError("a header holds a line break")
     return text.encode("latin-1")
+
+
+async def _resolved_by_the_system(host: str, port: int) -> Addresses:
+    return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 class PooledAnswer(Answer):
@@ -96,24 +104,32 @@ class PooledAnswer(Answer):
 class Pool:
     """See Transport.  At most `provider.max_connections` at a time; who comes later waits."""
 
-    def __init__(self, provider: Provider, tls: ssl.SSLContext) -> None:
-        self._provider, self._tls = provider, tls
+    def __init__(self, provider: Provider, tls: ssl.SSLContext, resolve: Resolve | None = None) -> None:
+        self._provider, self._tls, self._resolve = provider, tls, resolve or _resolved_by_the_system
         self._loop = asyncio.get_running_loop()
         self._idle: dict[Origin, deque[Connection]] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._open = 0  # connections, and those being made
-        self._names: dict[Origin, tuple[float, Addresses]] = {}
+        self._names: dict[tuple[str, int], tuple[float, Addresses]] = {}
 
-    async def send(self, call: Call) -> Answer:
+    async def send(self, call: Call, sent: Sent = unheard) -> Answer:
         try:
             origin, line = target(call.url)
             start = head(call, line)
+            proxy = proxy_of(self._provider.proxy, origin.host, tls=origin.tls) if self._provider.proxy else None
         except (ValueError, UnicodeError) as error:
             raise UpstreamUnreachable(f"Provider {self._provider.id} cannot be called: {error}.") from error
-        connection = self._kept(origin) or await self._connected(origin)
+        connection = self._kept(origin) or await self._connected(origin, proxy)
+        sent()
         try:
             connection.ask(start, call.body)
             await connection.head()
+        except UpstreamBroken as broken:
+            connection.abort()
+            if not connection.left:
+                raise
+            self._forget(origin)
+            raise UpstreamLeft(broken.message) from broken
         except BaseException:
             connection.abort()
             raise
@@ -127,26 +143,33 @@ class Pool:
 
     def give_back(self, origin: Origin, connection: Connection) -> None:
         """The exchange on it is over."""
-        if not connection.reusable:
+        now = self._loop.time()
+        if not connection.reusable or now - connection.made_at > self._provider.connection_age_max_s:
             connection.abort()
             return
-        now = connection.idle_since = self._loop.time()
+        connection.idle_since = now
         idle = self._idle.setdefault(origin, deque())
         idle.append(connection)
         while now - idle[0].idle_since > IDLE_S:
             idle.popleft().abort()
         self._wake()
 
+    def _forget(self, origin: Origin) -> None:
+        """Ends the idle connections: where one was closed the others were, or will be."""
+        for connection in self._idle.pop(origin, ()):
+            connection.abort()
+
     def _kept(self, origin: Origin) -> Connection | None:
         idle = self._idle.get(origin)
         while idle:
-            connection = idle.pop()
-            if not connection.closed and self._loop.time() - connection.idle_since <= IDLE_S:
+            connection, now = idle.pop(), self._loop.time()
+            young = now - connection.made_at <= self._provider.connection_age_max_s
+            if young and not connection.closed and now - connection.idle_since <= IDLE_S:
                 return connection
             connection.abort()
         return None
 
-    async def _connected(self, origin: Origin) -> Connection:
+    async def _connected(self, origin: Origin, proxy: Proxy | None) -> Connection:
         """A new connection, or one that became free while there was no place for another."""
         try:
             async with asyncio.timeout(self._provider.timeouts.connect_s):
@@ -156,19 +179,21 @@ class Pool:
                         return kept
                 self._open += 1
                 try:
-                    return await self._connect(origin)
+                    return await self._connect(origin, proxy)
                 except BaseException:
                     self._gone()
                     raise
         except (OSError, TimeoutError, UnicodeError) as error:
-            self._names.pop(origin, None)
+            self._names.pop((proxy or origin)[:2], None)
             raise UpstreamUnreachable(f"Provider {self._provider.id} cannot be reached.") from error
 
-    async def _connect(self, origin: Origin) -> Connection:
-        addresses = await self._resolved(origin)
+    async def _connect(self, origin: Origin, proxy: Proxy | None) -> Connection:
+        addresses = await self._resolved(*(proxy or origin)[:2])
         connected = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_S)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
+            if proxy is not None:
+                await tunnel(connected, proxy, origin.host, origin.port)
             _, connection = await self._loop.create_connection(
                 Connection,
                 sock=connected,
@@ -183,12 +208,12 @@ class Pool:
         connection.lost = self._lost
         return connection
 
-    async def _resolved(self, origin: Origin) -> Addresses:
-        known = self._names.get(origin)
+    async def _resolved(self, host: str, port: int) -> Addresses:
+        known = self._names.get((host, port))
         if known is not None and self._loop.time() - known[0] < NAMES_S:
             return known[1]
-        found = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-        self._names[origin] = self._loop.time(), found
+        found = await self._resolve(host, port)
+        self._names[host, port] = self._loop.time(), found
         return found
 
     async def _place(self) -> None:

@@ -1,4 +1,4 @@
-"""What can be seen to be wrong with an answer, and whether two answers say the same.  Pure."""
+"""What can be seen to be wrong with an answer.  Pure."""
 
 from __future__ import annotations
 
@@ -12,22 +12,12 @@ from gateway.types import Request
 
 OPENING_CHARS = 200
 """A refusal shows itself at once."""
-SHORT_CHARS = 40
-"""An answer that is no more than a name, a letter or a number."""
 REFUSAL = re.compile(
     r"\b(?:I(?:'m| am) (?:sorry,? but|unable to|not able to)|I (?:can(?:'|no)t|won't|will not) (?:help|assist|answer|"
     r"do|provide|comply|fulfill?)|as an? (?:AI(?: language)?(?: model| assistant)?|"
     r"language model),? I|I do(?:n't| not) (?:know|have enough))",
     re.IGNORECASE,
 )
-FINAL = (
-    re.compile(r"\\boxed\{([^{}]*)\}"),
-    re.compile(r"####\s*(\S[^\n]*)"),
-    re.compile(r"(?:final )?answer\s*(?:is|:)\s*\**\(?([^\n*)]+?)(?:\.(?:\s|$)|[\n*)]|$)", re.IGNORECASE),
-)
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-WORD = re.compile(r"\w+")
-FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
 
 
 def flaw(request: Request, said: Said) -> str:
@@ -48,53 +38,6 @@ def flaw(request: Request, said: Said) -> str:
 def refuses(text: str) -> bool:
     """Whether it begins as refusals do."""
     return REFUSAL.search(text[:OPENING_CHARS].replace("\u2019", "'")) is not None
-
-
-def alike(one: Said, other: Said, from_: float) -> bool:
-    """Whether two answers say the same: the same calls, the same JSON, the same final answer, or mostly the same words.
-
-    `from_`: the share of words in common from which texts without a final answer are the same.
-    """
-    if one.calls or other.calls:
-        return _calls(one) == _calls(other)
-    first, second = _json(one.text), _json(other.text)
-    if first is not None or second is not None:
-        return bool(first == second)
-    first, second = final_answer(one.text), final_answer(other.text)
-    if first is not None and second is not None:
-        return bool(first == second)
-    words, others = (set(WORD.findall(said.text.lower())) for said in (one, other))
-    return len(words & others) >= from_ * max(1, len(words | others))
-
-
-def final_answer(text: str) -> str | None:
-    """What a worked answer comes to: boxed, after ####, after "answer is"; of a short one all of it; else None."""
-    for pattern in FINAL:
-        if found := pattern.findall(text):
-            return _plain(found[-1])
-    return _plain(text) if len(text) <= SHORT_CHARS else None
-
-
-def _plain(text: str) -> str:
-    numbers = NUMBER.findall(text)
-    if len(numbers) == 1:
-        return f"{float(numbers[0].replace(',', '')):g}"
-    return " ".join(WORD.findall(text.lower()))
-
-
-def _calls(said: Said) -> list[tuple[str, Any]]:
-    return [(name, _json(arguments)) for name, arguments in said.calls]
-
-
-def _json(text: str) -> Any:  # noqa: ANN401 - whatever JSON it is; None: it is none, or a bare word
-    fenced = FENCE.match(text.strip())
-    inner = fenced[1] if fenced else text.strip()
-    if inner[:1] not in {"{", "["}:
-        return None
-    try:
-        return json.loads(inner)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _fits_a_tool(body: Mapping[str, Any], name: str, arguments: str) -> bool:

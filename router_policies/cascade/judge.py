@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import exp
 from typing import Any
 
+from gateway.answers.grading import grade, question
+from gateway.answers.likeness import alike
+from gateway.answers.verifying import Verifier
 from gateway.plan import Said, Step, Verdict
 from gateway.types import Format, Request
-from router_policies.cascade.flaws import alike, flaw, refuses
-
-SHOWN_CHARS = 12_000
-"""Of the request and of the answer each, to an LLM judge: the last of one, the first of the other."""
-QUESTION = (
-    "You grade answers. Read the request and the answer. Reply with one whole number from 0 to 100 and nothing else: "
-    "how likely it is that the answer is correct and complete."
-)
-SCORE = re.compile(r"\b(100|\d{1,2})\b")
+from router_policies.cascade.flaws import flaw, refuses
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +23,7 @@ class Panel:
     `agreeing`      so many answers must say the same; 1: one is enough.
     `logprob_min`   the least mean probability of the tokens, 0 to 1; an answer that has none is unsure.
     `score_min`     the least score of the LLM judge, 0 to 1.
+    `verifier`      a first answer that it finds right with `right_min` is taken, whatever the others would say.
     """
 
     agreeing: int = 1
@@ -36,6 +31,8 @@ class Panel:
     logprob_min: float | None = None
     llm: bool = False
     score_min: float = 0.7
+    verifier: Verifier | None = None
+    right_min: float = 1.0
     trial_s: float | None = None
     keep_alive_s: float = 5.0
     early_chars: int | None = None
@@ -43,7 +40,7 @@ class Panel:
     def asks(self, request: Request, step: Step, said: Sequence[Said]) -> Request:
         """See Judge."""
         if step.judging:
-            return _question(request, said[-1])
+            return question(request, said[-1])
         if self.logprob_min is None or request.format is not Format.CHAT or request.body.get("logprobs") is True:
             return request
         return _asking(request, {**request.body, "logprobs": True})
@@ -56,6 +53,12 @@ class Panel:
         wrong = flaw(request, last) or self._unsure(last)
         if wrong:
             return Verdict(reason=wrong)
+        if self.verifier is not None and len(said) == 1:
+            right = self.verifier.right(request, last.text)
+            if right is not None and right >= self.right_min:
+                return Verdict(take=0, reason="verified")
+            if self.agreeing == 1 and not self.llm:
+                return Verdict(reason="not_verified")
         return self._agreed(said)
 
     def promising(self, text: str) -> bool:
@@ -77,24 +80,12 @@ class Panel:
         return Verdict() if self.llm else Verdict(take=0)
 
     def _graded(self, said: Sequence[Said]) -> Verdict:
-        found = SCORE.findall(said[-1].text)
-        if not found:
+        found = grade(said[-1].text)
+        if found is None:
             return Verdict(reason="judge_unclear")
-        if int(found[-1]) / 100 < self.score_min:
+        if found < self.score_min:
             return Verdict(reason="judged_poor")
         return Verdict(take=len(said) - 2, reason="judged well")
-
-
-def _question(request: Request, answer: Said) -> Request:
-    """A request in chat format that asks what the answer is worth."""
-    asked = json.dumps([request.body.get(name) for name in ("instructions", "system", "messages", "input")])
-    given = json.dumps(answer.text or answer.calls)
-    text = f"<request>\n{asked[-SHOWN_CHARS:]}\n</request>\n<answer>\n{given[:SHOWN_CHARS]}\n</answer>"
-    body = {
-        "model": request.model,
-        "messages": [{"role": "system", "content": QUESTION}, {"role": "user", "content": text}],
-    }
-    return _asking(replace(request, format=Format.CHAT, stream=False, headers={}), body)
 
 
 def _asking(request: Request, body: dict[str, Any]) -> Request:

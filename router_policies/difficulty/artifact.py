@@ -89,6 +89,8 @@ def packed(model: Model) -> bytes:
         "trained_on": model.trained_on,
         "quality": model.quality,
     }
+    if model.encoder.salt:
+        arrays["salt"] = _text((model.encoder.salt,))
     if model.embedding_weights is not None:
         arrays["embedding_weights"] = model.embedding_weights.astype(np.float16)
     out = io.BytesIO()
@@ -102,9 +104,10 @@ def unpacked(data: bytes) -> Model:
         a = {name: found[name] for name in found.files}
     names = _names(a["vocabulary"])
     extra = a.get("embedding_weights")
+    salt = _names(a["salt"])[0] if "salt" in a else ""
     return Model(
         encoder=Encoder(
-            {name: i for i, name in enumerate(names)}, a["idf"].astype(np.float32), a["shape_mean"], a["shape_sd"]
+            {name: i for i, name in enumerate(names)}, a["idf"].astype(np.float32), a["shape_mean"], a["shape_sd"], salt
         ),
         tasks=tuple(_names(a["tasks"])),
         models=tuple(_names(a["models"])),

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.extmath import randomized_svd
+from threadpoolctl import threadpool_limits
 
 from router_policies.difficulty.model import (
     Array,
@@ -26,13 +28,19 @@ from router_policies.difficulty.model import (
     blended,
     evidence_of,
     fingerprint,
+    logit,
     priors,
     shape_input,
     shares,
 )
 from router_policies.difficulty.outcomes import Outcomes
-from router_policies.difficulty.text import shape, terms, window, words
+from router_policies.difficulty.text import Prompt, read
 
+QUERIES_MIN = 20
+"""Different prompts below which nothing is learned at all."""
+EVIDENCE_NATS = 4.0
+"""What reading the text must gain over a model's base rate, summed over its labels and seen on labels it was not taught
+from, to count: by chance four free weights gain as much once in a hundred times."""
 COVERAGE_ENOUGH = 0.75
 DISTANCE_NEAR = 1.5
 """With this share of its words known, or this near in form, a text is never unlike: prompts made from one template
@@ -100,16 +108,27 @@ def learn(
     embeddings: Array | None = None,
     groups: Sequence[str] = (),
 ) -> Learned:
-    """A model of `outcomes`.  Raises ValueError for fewer than 50 queries.
+    """A model of `outcomes`.  Raises ValueError for fewer than 20 different prompts, and where nothing is labelled.
 
     `embeddings` has a row for each query; queries of one group (without groups, of one prompt) are never on both sides
-    of a split.
+    of a split.  It keeps to one thread: its matrices are small, and on a busy machine several wait for each other.
     """
-    options = options or Options()
-    if len(outcomes) < 50:
-        raise ValueError(f"{len(outcomes)} queries are too few to learn from; 50 are the least, 1,000 a good start")
+    distinct = len(set(outcomes.prompts))
+    if distinct < QUERIES_MIN:
+        raise ValueError(
+            f"{distinct} different prompts are too few to learn from; {QUERIES_MIN} are the least, 1,000 a good start"
+        )
+    if np.isnan(outcomes.scores).all():
+        raise ValueError("there is nothing to learn from: no row has a score")
+    with threadpool_limits(1):
+        return _learned(outcomes, options or Options(), progress, embeddings, groups)
+
+
+def _learned(
+    outcomes: Outcomes, options: Options, progress: Progress, embeddings: Array | None, groups: Sequence[str]
+) -> Learned:
     progress("reading prompts", 0, 1)
-    encoder, document_share = fit_encoder(outcomes.prompts, options)
+    encoder, document_share = fit_encoder(outcomes.prompts, options, outcomes.salt)
     features = [encoder(prompt) for prompt in outcomes.prompts]
     directions = _directions(features, len(encoder.vocabulary), options)
     inputs = _inputs(features, directions, embeddings)
@@ -131,24 +150,20 @@ def learn(
     return Learned(model, np.where(np.isnan(good), np.nan, held_out).astype(np.float32))
 
 
-def fit_encoder(prompts: tuple[str, ...], options: Options) -> tuple[Encoder, Array]:
+def fit_encoder(prompts: tuple[Prompt, ...], options: Options, salt: str = "") -> tuple[Encoder, Array]:
     """The encoder of these prompts, and of each prompt the share of its words that others have too."""
-    read = [window(prompt) for prompt in prompts]
-    found = [words(text) for text in read]
+    found = [read(prompt, salt) for prompt in prompts]
     frequency: Counter[str] = Counter()
-    for each in found:
-        frequency.update(set(terms(each)))
+    for _, bag, _ in found:
+        frequency.update(set(bag))
     kept = sorted((term for term, n in frequency.items() if n > 1), key=lambda term: (-frequency[term], term))
     kept = kept[: options.terms_max]
-    idf = np.log((1 + len(read)) / (1 + np.array([frequency[term] for term in kept], dtype=np.float32))) + 1
-    forms = np.array(
-        [shape(text, len(prompt), each) for text, prompt, each in zip(read, prompts, found, strict=True)],
-        dtype=np.float32,
-    )
+    idf = np.log((1 + len(found)) / (1 + np.array([frequency[term] for term in kept], dtype=np.float32))) + 1
+    forms = np.array([form for _, _, form in found], dtype=np.float32)
     place = {term: i for i, term in enumerate(kept)}
-    encoder = Encoder(place, idf.astype(np.float32), forms.mean(axis=0), forms.std(axis=0) + 0.05)
+    encoder = Encoder(place, idf.astype(np.float32), forms.mean(axis=0), forms.std(axis=0) + 0.05, salt)
     others = [
-        sum(frequency[word] > 2 and word in place for word in set(each)) / (len(set(each)) or 1) for each in found
+        sum(frequency[word] > 2 and word in place for word in set(each)) / (len(set(each)) or 1) for each, _, _ in found
     ]
     return encoder, np.array(others, dtype=np.float32)
 
@@ -174,6 +189,8 @@ def _sparse(features: list[Features], width: int) -> csr_matrix:
 def _directions(features: list[Features], width: int, options: Options) -> NDArray[np.float64]:
     """The principal directions of the terms, terms x directions: no label is used."""
     count = min(options.directions_max, len(features) // 2, width - 1)
+    if count < 1:
+        return np.zeros((width, 0))
     _, _, directions = randomized_svd(_sparse(features, width), count, n_iter=3, random_state=options.seed)
     return np.asarray(directions.T, dtype=np.float64)
 
@@ -238,7 +255,7 @@ def _out_of_fold(rows: _Rows, options: Options, progress: Progress) -> tuple[Arr
     return responses, evidence
 
 
-def fold_of(groups: Sequence[str], options: Options) -> NDArray[np.intp]:
+def fold_of(groups: Sequence[Prompt], options: Options) -> NDArray[np.intp]:
     """The fold of each query, one for all of a group."""
     _, member = np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)
     count = int(member.max()) + 1
@@ -247,15 +264,45 @@ def fold_of(groups: Sequence[str], options: Options) -> NDArray[np.intp]:
 
 
 def _blend(evidence: Array, good: Array, options: Options) -> Array:
-    """For each model a constant and the weights of its evidence; the prior alone where labels are few."""
+    """For each model a constant and the weights of its evidence; the prior alone where labels are few.
+
+    Weights say "more of this is better" or nothing: what a table learned from the other rows is set against a row's own
+    label (the more of the good ones it holds, the fewer are left), so free weights turn labels that say nothing into a
+    router that is worse than chance.  Evidence that does not show on rows it was not taught from gets no weight: the
+    model's base rate is all that is known.
+    """
     blend = np.tile(np.array([0, 1, 0, 0, 0], dtype=np.float32), (good.shape[1], 1))
     for model in range(good.shape[1]):
         rows = ~np.isnan(good[:, model]) & ~np.isnan(evidence[:, model, 0])
         labels = good[rows, model] > 0.5
         if _enough(labels, options.labels_min):
-            fitted = LogisticRegression(C=options.blend_c, max_iter=1000).fit(evidence[rows, model], labels)
-            blend[model] = [fitted.intercept_[0], *fitted.coef_[0]]
+            blend[model] = _weighed(evidence[rows, model].astype(np.float64), labels, options.blend_c)
     return blend
+
+
+def _weighed(evidence: NDArray[np.float64], labels: NDArray[np.bool_], strength: float) -> list[float]:
+    """A constant and the weights of own prior, own score and both means over models, of a logistic regression.
+
+    None of the weights of the means, and of what is above or below them, is negative.
+    """
+    own, means = evidence[:, :2], evidence[:, 2:]
+    inputs = np.hstack([np.ones((len(labels), 1)), own - means, means])
+    sign = np.where(labels, 1.0, -1.0)
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        margin = sign * (inputs @ weights)
+        slope = -sign / (1 + np.exp(np.clip(margin, -30, 30)))
+        penalty = weights[1:] / strength
+        value = np.logaddexp(0, -margin).sum() + penalty @ weights[1:] / 2
+        return float(value), inputs.T @ slope + np.concatenate([[0.0], penalty])
+
+    base = float(logit(np.asarray(labels.mean())))
+    start = np.array([base, 0.0, 0.0, 0.0, 0.0])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(None, None)] + [(0, None)] * 4)
+    if loss(start)[0] - found.fun < EVIDENCE_NATS:
+        return [base, 0.0, 0.0, 0.0, 0.0]
+    constant, *weights = found.x.tolist()
+    return [constant, weights[0], weights[1], weights[2] - weights[0], weights[3] - weights[1]]
 
 
 def _forms(shapes: Array, domains: tuple[str, ...], options: Options) -> Forms:

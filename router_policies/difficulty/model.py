@@ -19,7 +19,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from router_policies.difficulty.text import HEAD_CHARS, TAIL_CHARS, plain_name, shape, terms, window, words
+from router_policies.difficulty.text import HEAD_CHARS, TAIL_CHARS, Prompt, plain_name, read, window
 
 Array = NDArray[Any]
 """Floats; 32 bits where it is kept or served."""
@@ -79,18 +79,18 @@ class Encoder:
     idf: Array
     shape_mean: Array
     shape_sd: Array
+    salt: str = field(default="", repr=False)  # of the readings it was learned from; "": from texts
 
-    def __call__(self, text: str) -> Features:
+    def __call__(self, prompt: Prompt) -> Features:
         """The features of one prompt."""
-        read = window(text)
-        found = words(read)
-        known = np.array([at for at in map(self.vocabulary.get, terms(found)) if at is not None], dtype=np.intp)
+        found, bag, measured = read(prompt, self.salt)
+        known = np.array([at for at in map(self.vocabulary.get, bag) if at is not None], dtype=np.intp)
         index, count = np.unique(known, return_counts=True)
         weight = (1.0 + np.log(count)) * self.idf[index]
         length = float(np.sqrt(weight @ weight)) or 1.0
         distinct = set(found)
         coverage = sum(map(self.vocabulary.__contains__, distinct)) / (len(distinct) or 1)
-        form = (np.array(shape(read, len(text), found), dtype=np.float32) - self.shape_mean) / self.shape_sd
+        form = (np.array(measured, dtype=np.float32) - self.shape_mean) / self.shape_sd
         return Features(index, (weight / length).astype(np.float32), form.astype(np.float32), coverage)
 
 
@@ -183,7 +183,7 @@ class Model:
             found = self._memo[key] = self._judge(self.encoder(text), embed(text) if embed else None)
         return found
 
-    def probabilities(self, texts: Sequence[str], embeddings: Array | None = None) -> Array:
+    def probabilities(self, texts: Sequence[Prompt], embeddings: Array | None = None) -> Array:
         """P(good enough) for texts x models; nan where there is no opinion."""
         rows = embeddings if embeddings is not None else [None] * len(texts)
         return np.stack([self._judge(self.encoder(text), row).p for text, row in zip(texts, rows, strict=True)])
@@ -215,6 +215,6 @@ class Model:
         return ""
 
 
-def fingerprint(text: str) -> int:
-    """32 bits that tell whether a text was trained on, without keeping it."""
-    return crc32(text.encode(errors="replace"))
+def fingerprint(prompt: Prompt) -> int:
+    """32 bits that tell whether a prompt was trained on, without keeping it."""
+    return crc32(str(prompt).encode(errors="replace"))

@@ -7,17 +7,18 @@ and if there: `domain` (the task), `cost` (dollars), `answer`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router_policies.difficulty.text import plain_name
+from router_policies.difficulty.text import Prompt, plain_name
 
 REQUIRED = ("query_id", "prompt", "model", "score")
 OPTIONAL = ("domain", "cost", "answer")
+ROUNDING = 1e-6
 
 
 class OutcomesError(ValueError):
@@ -29,15 +30,21 @@ class Outcomes:
     """Queries x models.  `scores` and `costs` (dollars) hold nan, `answers` None, where nothing is known."""
 
     ids: tuple[str, ...]
-    prompts: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
     domains: tuple[str, ...]
     models: tuple[str, ...]
     scores: NDArray[np.float64]
     costs: NDArray[np.float64]
     answers: NDArray[np.object_] | None = None
+    salt: str = field(default="", repr=False)  # of readings that stand for prompts
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompts; empty where only a reading of one was kept."""
+        return tuple(prompt if isinstance(prompt, str) else "" for prompt in self.prompts)
 
     def rows(self, index: NDArray[np.intp]) -> Outcomes:
         """Some of the queries, in that order."""
@@ -75,14 +82,14 @@ def outcomes(columns: dict[str, list[Any]]) -> Outcomes:
 
     Raises OutcomesError where there are no rows.
     """
-    if not columns["query_id"]:
-        raise OutcomesError("there are no outcomes in it")
     row: dict[str, int] = {}
     first: list[int] = []
     for i, key in enumerate(columns["query_id"]):
-        if key not in row:
+        if key is not None and key not in row:
             row[key] = len(first)
             first.append(i)
+    if not row:
+        raise OutcomesError("there are no outcomes in it")
     named = {plain_name(model): model for model in sorted({m for m in columns["model"] if m is not None}, reverse=True)}
     models = tuple(sorted(named.values()))
     column = {plain_name(model): i for i, model in enumerate(models)}
@@ -91,12 +98,14 @@ def outcomes(columns: dict[str, list[Any]]) -> Outcomes:
     answers = np.full(scores.shape, None, dtype=object)
     long = zip(*(columns[name] for name in ("query_id", "model", "score", "cost", "answer")), strict=True)
     for key, model, score, cost, answer in long:
-        if model is None:
+        if model is None or key is None:
             continue
         at = row[key], column[plain_name(model)]
         scores[at] = np.nan if score is None else score
         costs[at] = np.nan if cost is None else cost
         answers[at] = answer
+    _refuse_beyond("score", scores, 1.0, tuple(row), models)
+    _refuse_beyond("cost", costs, np.inf, tuple(row), models)
     return Outcomes(
         ids=tuple(row),
         prompts=tuple(columns["prompt"][i] or "" for i in first),
@@ -106,6 +115,18 @@ def outcomes(columns: dict[str, list[Any]]) -> Outcomes:
         costs=costs,
         answers=answers if any(answer is not None for answer in columns["answer"]) else None,
     )
+
+
+def _refuse_beyond(
+    what: str, values: NDArray[np.float64], most: float, ids: Sequence[object], models: Sequence[str]
+) -> None:
+    wrong = np.argwhere((values < -ROUNDING) | (values > most + ROUNDING) | np.isinf(values))
+    if len(wrong):
+        row, column = wrong[0]
+        right = "from 0 to 1" if most == 1.0 else "dollars, 0 or more"
+        raise OutcomesError(
+            f"the {what} of {models[column]!r} for query {ids[row]!r} is {values[row, column]:g}: it must be {right}"
+        )
 
 
 def _columns(file: Path) -> dict[str, list[Any]]:

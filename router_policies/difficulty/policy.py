@@ -54,7 +54,11 @@ class Difficulty:
             raise ValueError(f"difficulty: target_quality must be above 0 and at most 1, not {self.target_quality!r}")
         if not 0 <= self.hard_below <= self.easy_from <= 1:
             raise ValueError("difficulty: hard_below must not be above easy_from, both from 0 to 1")
-        from router_policies.difficulty import artifact  # noqa: PLC0415 - numpy only where the policy is used
+        try:
+            from router_policies.difficulty import artifact  # noqa: PLC0415 - numpy only where the policy is used
+        except ModuleNotFoundError as missing:
+            words = f"difficulty needs {missing.name}: pip install 'tollgate[difficulty]'"
+            raise ValueError(words) from missing
 
         model = artifact.load(Path(self.artifact) if self.artifact else artifact.DEFAULT)
         if model.embedding_weights is not None and not self.embeddings:

@@ -1,16 +1,20 @@
 """What of a prompt is read: a window of its text, as terms and as shape.  Pure; standard library only.
 
-Training and serving read with the same functions, so they cannot drift apart.
+Training and serving read with the same functions, so they cannot drift apart.  Of a prompt that may not be kept a
+`Reading` may: its words as numbers that a secret makes and that many words share, without order, and its shape.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
 from itertools import pairwise
 from math import log1p
 from string import ascii_uppercase, digits
-from typing import Any
+from typing import Any, TypeAlias
 
 HEAD_CHARS = 250
 TAIL_CHARS = 650
@@ -45,6 +49,62 @@ SHAPE = (
     "digits in options",
 )
 """What `shape` measures, in order."""
+
+
+BUCKETS = 1024
+"""Numbers that stand for words in a reading: of the words of a language a hundred share each, and it costs nothing
+(docs/policies.md has the figures)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is kept of a text in its place: distinct numbers of its words, in their order, and its shape."""
+
+    words: tuple[int, ...]
+    shape: tuple[float, ...]
+    length: int  # characters
+
+    def __len__(self) -> int:
+        return self.length
+
+
+Prompt: TypeAlias = str | Reading
+"""A text, or what was kept of one."""
+Read: TypeAlias = tuple[Sequence[str], Sequence[str], tuple[float, ...]]
+"""Words, terms and shape."""
+
+
+def read(prompt: Prompt, salt: str = "") -> Read:
+    """What a model is told of a prompt; with a `salt`, of a text only what a reading of it would tell."""
+    if isinstance(prompt, Reading):
+        known = [f"#{number}" for number in prompt.words]
+        return known, known, prompt.shape
+    if salt:
+        return read(kept(prompt, salt))
+    part = window(prompt)
+    found = words(part)
+    return found, terms(found), shape(part, len(prompt), found)
+
+
+def kept(text: str, salt: str) -> Reading:
+    """The reading of a text.  Who does not know the salt cannot look words up in it."""
+    part = window(text)
+    found = words(part)
+    form = tuple(round(value, 4) for value in shape(part, len(text), found))
+    return Reading(tuple(sorted({_number(word, salt) for word in found})), form, len(text))
+
+
+def kept_of(body: Mapping[str, Any], salt: str) -> tuple[tuple[int, ...], tuple[float, ...], int] | None:
+    """Words, shape and length of what a request asks, as it may be kept; None where there is no text."""
+    text = asked(body)
+    reading = kept(text, salt) if text else None
+    return None if reading is None else (reading.words, reading.shape, reading.length)
+
+
+@lru_cache(maxsize=65_536)
+def _number(word: str, salt: str) -> int:
+    digest = blake2b(word.encode(errors="replace"), key=salt.encode()[:64], digest_size=4).digest()
+    return int.from_bytes(digest) % BUCKETS
 
 
 def window(text: str) -> str:

@@ -74,6 +74,7 @@ def card(learned: Learned, outcomes: Outcomes, files: Sequence[Path], options: O
     labelled = ~np.isnan(good)
     return {
         "what": "P(good enough) of each model for a prompt, from its text",
+        "learned_from": "readings of a gateway's own records" if outcomes.salt else "texts",
         "trained": datetime.now(UTC).date().isoformat(),
         "data": [{"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()} for file in files],
         "licence_of_data": licence,

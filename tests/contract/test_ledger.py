@@ -44,15 +44,34 @@ async def test_a_refused_request_consumes_nothing(ledger: Ledger) -> None:
     lines = (
         line(1, 5, unit=Unit.REQUESTS, window=MINUTE),
         line(1, 5, unit=Unit.CONCURRENT),
+        line(70, 100, unit=Unit.INPUT_TOKENS, window=MINUTE),
+        line(90, 100, unit=Unit.OUTPUT_TOKENS, window=MINUTE),
         line(300, 1000),
         line(300, 1000, account=PROVIDER),
         line(300, 299, account=KEY),
     )
     with pytest.raises(BudgetExceeded):
         await ledger.reserve(hold("a", *lines))
-    assert [(b.spent, b.reserved) for b in await ledger.balances(lines)] == [(0, 0)] * 5
+    assert [(b.spent, b.reserved) for b in await ledger.balances(lines)] == [(0, 0)] * 7
     assert await ledger.expire() == 0
     assert await ledger.outbox(10) == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "window"),
+    [
+        (Unit.REQUESTS, MINUTE),
+        (Unit.TOKENS, MINUTE),
+        (Unit.INPUT_TOKENS, MINUTE),
+        (Unit.OUTPUT_TOKENS, MINUTE),
+        (Unit.CONCURRENT, DAY),
+    ],
+)
+async def test_a_full_limit_on_pace_refuses_and_takes_no_money(ledger: Ledger, unit: Unit, window: Window) -> None:
+    lines = (line(300, 1000), line(5, 4, unit=unit, window=window))
+    with pytest.raises(RateLimited):
+        await ledger.reserve(hold("a", *lines))
+    assert [(b.spent, b.reserved) for b in await ledger.balances(lines)] == [(0, 0)] * 2
 
 
 async def test_a_refusal_by_an_account_no_tenant_owns_frees_the_tenants_share(ledger: Ledger) -> None:
@@ -280,17 +299,21 @@ async def test_a_settlement_books_what_was_used_in_each_unit_and_frees_the_rest(
         line(500, 1000),
         line(1, 10, unit=Unit.REQUESTS, window=MINUTE),
         line(4000, 9000, unit=Unit.TOKENS, window=MINUTE),
+        line(3000, 9000, unit=Unit.INPUT_TOKENS, window=MINUTE),
+        line(1000, 9000, unit=Unit.OUTPUT_TOKENS, window=MINUTE),
         line(1, 3, unit=Unit.CONCURRENT),
         line(500, 1000, account=PROVIDER),
     )
     reservation = hold("a", *lines)
     await ledger.reserve(reservation)
-    spent = Spent(cost=123, requests=1, tokens=777)
+    spent = Spent(cost=123, requests=1, input_tokens=700, output_tokens=77)
     assert await ledger.settle(reservation, spent, record(reservation, 123)) is Settlement.SETTLED
     assert [(b.spent, b.reserved) for b in await ledger.balances(lines)] == [
         (123, 0),
         (1, 0),
         (777, 0),
+        (700, 0),
+        (77, 0),
         (0, 0),
         (123, 0),
     ]
@@ -452,9 +475,9 @@ async def test_a_late_settlement_replaces_the_presumption(ledger: Ledger, clock:
     await ledger.reserve(reservation)
     clock.advance(200)
     await ledger.expire()
-    assert await settle(ledger, reservation, 30, tokens=20) is Settlement.LATE
+    assert await settle(ledger, reservation, 30, output_tokens=20) is Settlement.LATE
     assert [(b.spent, b.reserved) for b in await ledger.balances(reservation.lines)] == [(30, 0), (20, 0), (30, 0)]
-    assert await settle(ledger, reservation, 30, tokens=20) is Settlement.AGAIN
+    assert await settle(ledger, reservation, 30, output_tokens=20) is Settlement.AGAIN
     assert [(each.version, each.cost) for _, each in await ledger.outbox(10)] == [(0, 100), (1, 30)]
 
 

@@ -17,7 +17,7 @@ from services import RedisServer
 
 from gateway.errors import BudgetExceeded, LedgerUnavailable
 from gateway.ledger.base import Line, Settlement, Spent
-from gateway.ledger.open import open_redis
+from gateway.ledger.open import open_ledger, open_redis
 from gateway.ledger.redis import RedisLedger
 from gateway.types import Account, Every, Unit, Window
 
@@ -86,6 +86,37 @@ async def test_a_redis_that_hangs_costs_one_deadline_and_then_nothing(server: Re
     await served(ledger)
     await until_held(ledger, 0)  # the first was carried out after all, and then released
     await ledger.reserve(hold("again", CAP))
+
+
+async def test_a_slow_redis_adds_at_most_50_ms_to_a_request(server: RedisServer) -> None:
+    took = []
+    for _ in range(5):
+        ledger = open_ledger(server.url, "")
+        await ledger.ping()
+        server.signal(signal.SIGSTOP)
+        try:
+            began = time.perf_counter()
+            with pytest.raises(LedgerUnavailable):
+                await ledger.reserve(hold("a", CAP))
+            took.append(time.perf_counter() - began)
+        finally:
+            server.signal(signal.SIGCONT)
+        await ledger.close()
+    assert min(took) <= 0.050  # what is above it is this machine's other work
+
+
+async def test_the_shards_of_a_reservation_have_one_deadline_together(server: RedisServer) -> None:
+    async with Proxy(server.port) as proxy:
+        ledger = open_redis(f"redis://127.0.0.1:{proxy.port}/0", prefix="both:", split=True, timeout_s=1.0)
+        await ledger.ping()
+        proxy.delay_s = 0.7
+        with pytest.raises(LedgerUnavailable):
+            await ledger.reserve(hold("a", CAP, line(10, 1000, account=PROVIDER)))
+        proxy.delay_s = 0.0
+        async with asyncio.timeout(10):
+            while sum(each.reserved for each in await ledger.balances([CAP, line(10, 1000, account=PROVIDER)])):  # noqa: ASYNC110 - only the server can tell
+                await asyncio.sleep(0.01)
+        await ledger.close()
 
 
 async def test_an_event_loop_that_was_busy_is_not_a_slow_redis(server: RedisServer) -> None:

@@ -87,6 +87,17 @@ async def test_a_bug_in_one_call_is_told_and_does_not_end_the_ledger(tmp_path: P
     await ledger.close()
 
 
+async def test_requests_of_one_tick_share_their_statements(tmp_path: Path) -> None:
+    ledger = SqliteLedger(tmp_path / "ledger.db")
+    await ledger.reserve(hold("warm", CAP))
+    for verb in (ledger.reserve, lambda each: settle(ledger, each, 1)):
+        statements: list[str] = []
+        await ledger._run(lambda store, _, seen=statements: store._db.set_trace_callback(seen.append))
+        await asyncio.gather(*(verb(hold(f"r{number}", CAP)) for number in range(64)))
+        assert len(statements) < 10, statements
+    await ledger.close()
+
+
 async def test_other_tables_of_the_file_are_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "l.db") as other:
         other.execute("create table records (id text)")

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from alembic import command
 from databases import a_record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, func, select, text
+from msgspec.structs import replace
+from sqlalchemy import JSON, Connection, Engine, MetaData, Table, func, insert, select, text
 
+from gateway.sql import by_day
 from gateway.sql.database import engine
-from gateway.sql.migrate import upgrade
+from gateway.sql.migrate import config, upgrade
 from gateway.sql.records import Filter, row, write
-from gateway.sql.rollup import due, outdated, renew
-from gateway.sql.schema import hourly, records
+from gateway.sql.rollup import due, renew
+from gateway.sql.schema import daily, daily_kinds, hourly, records, stale_days
 from gateway.sql.spend import Sum, spend
+from gateway.sql.stale import outdated
 from gateway.types import Outcome, Record
 
 START = 1_789_560_000 // 86400 * 86400
@@ -107,6 +112,7 @@ def by_record(connection: Connection, wanted: Filter, by: tuple[str, ...]) -> li
         text("INSERT INTO stale_hours (hour) SELECT DISTINCT hour FROM records WHERE true ON CONFLICT DO NOTHING")
     )
     connection.execute(hourly.delete())
+    connection.execute(daily_kinds.delete())
     found = spend(connection, wanted, by, None)
     hidden.rollback()
     return found
@@ -175,15 +181,17 @@ def test_an_hour_is_due_only_when_it_is_over_for_a_while(connection: Connection)
     assert due(connection, START + 3600 + 300, 10) == [START // 3600]
 
 
-def test_a_writer_and_a_renewal_at_the_same_time_lose_nothing(made: Engine) -> None:
-    hour = START // 3600 + 100
+def beside_writers(made: Engine, written: Callable[[str, int], Record], renewed: Callable[[Connection], None]) -> None:
+    """Renews after each of 20 records that two writers put meanwhile."""
     failures: list[BaseException] = []
+    wrote = threading.Semaphore(0)  # SQLite's lock is not fair: renewing without end would starve the writers
 
     def writer(name: str) -> None:
         try:
-            for index in range(25):
+            for index in range(10):
                 with made.connect().execution_options(write=True) as own, own.begin():
-                    put(own, [a_record(f"{name}{index}", at=hour * 3600.0 + index, cost=1)])
+                    put(own, [written(name, index)])
+                wrote.release()
         except BaseException as error:  # noqa: BLE001  # whatever it is, the test says so
             failures.append(error)
 
@@ -191,29 +199,155 @@ def test_a_writer_and_a_renewal_at_the_same_time_lose_nothing(made: Engine) -> N
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        with made.connect().execution_options(write=True) as own, own.begin():
-            renew(own, hour)
-    for thread in threads:
-        thread.join()
+        if wrote.acquire(timeout=0.1):
+            with suppress(by_day.Overtaken), made.connect().execution_options(write=True) as own, own.begin():
+                renewed(own)
     assert not failures
+
+
+def test_a_writer_and_a_renewal_at_the_same_time_lose_nothing(made: Engine) -> None:
+    hour = START // 3600 + 100
+    beside_writers(
+        made,
+        lambda name, index: a_record(f"{name}{index}", at=hour * 3600.0 + index, cost=1),
+        lambda own: renew(own, hour),
+    )
     with made.connect().execution_options(write=True) as own, own.begin():
         wanted = Filter(since=hour * 3600.0, until=(hour + 1) * 3600.0)
-        assert spend(own, wanted, ("tenant",))[0].requests == 50
+        assert spend(own, wanted, ("tenant",))[0].requests == 20
         own.execute(records.delete().where(records.c.hour == hour))
         renew(own, hour)
 
 
+DAYS = st.one_of(st.none(), st.floats(START - 86400, START + 5 * 86400), st.sampled_from([START, START + 2 * 86400]))
+BY_DAY = (
+    ("user",),
+    ("task",),
+    ("tag:other",),
+    ("tag:absent",),
+    ("tenant", "user"),
+    ("user", "day"),
+    ("task", "tenant"),
+    ("tenant", "tag:other"),
+    ("user", "task"),
+    ("user", "hour"),
+    (),
+    ("tenant", "day"),
+    ("tenant", "hour"),
+    ("provider", "tenant", "day"),
+    ("tag:feature",),
+    ("key", "deployment"),
+)
+NARROW = (Filter(), Filter(equal={"tenant": "acme"}), Filter(equal={"user": "u1"}), Filter(tags={"other": "x"}))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 50),
+    summed=st.sets(st.integers(0, 4)),
+    by_hour=st.booleans(),
+    late=st.integers(0, 5),
+    since=DAYS,
+    until=DAYS,
+    narrow=st.sampled_from([*NARROW, Filter(tasked=True)]),
+)
+def test_sums_by_day_say_what_records_say(
+    connection: Connection,
+    seed: int,
+    summed: set[int],
+    by_hour: bool,
+    late: int,
+    since: float | None,
+    until: float | None,
+    narrow: Filter,
+) -> None:
+    attempt = connection.begin_nested()
+    first = [replace(record, at=START + (record.at - START) * 16) for record in some(60, seed)]  # over four days
+    put(connection, first)
+    for hour in outdated(connection) if by_hour else ():
+        renew(connection, hour)
+    for day in summed:
+        if START // 86400 + day in by_day.due(connection, START + 9 * 86400.0, 99):
+            by_day.renew(connection, START // 86400 + day)
+    put(connection, [replace(record, version=2, cost=(record.cost or 0) + 1) for record in first[:late]])
+    wanted = dataclasses.replace(narrow, since=since, until=until)
+    for by in BY_DAY:
+        groups = spend(connection, wanted, by, None)
+        assert sorted(groups, key=repr) == sorted(by_record(connection, wanted, by), key=repr)
+    attempt.rollback()
+
+
+def test_the_dearest_users_come_first_whether_summed_or_not(connection: Connection) -> None:
+    put(connection, [a_record(f"r{n}", at=START + n * 3600.0, user=f"u{n % 7}", cost=n * n) for n in range(60)])
+    by_day.renew(connection, START // 86400)
+    found = spend(connection, Filter(), ("user",), 3)
+    truth = sorted(by_record(connection, Filter(), ("user",)), key=lambda each: -each.cost)
+    assert found == truth[:3]
+
+
+@pytest.mark.parametrize("by", [("tag:other",), ("tenant", "tag:other"), ("tag:other", "tenant")], ids=str)
+def test_the_dearest_groups_are_the_same_where_some_cost_alike_and_some_have_no_name(
+    connection: Connection, by: tuple[str, ...]
+) -> None:
+    chance = random.Random(7)
+    put(
+        connection,
+        [
+            a_record(
+                f"r{n}",
+                at=START + n * 3600.0,
+                tenant=chance.choice(["acme", "globex"]),
+                tags=chance.choice([{}, {"other": f"x{n % 9}"}]),
+                cost=chance.choice([None, 5, 10]),
+            )
+            for n in range(60)
+        ],
+    )
+    by_day.renew(connection, START // 86400)
+    everything = spend(connection, Filter(), by, 10_000)
+    assert sorted(everything, key=repr) == sorted(by_record(connection, Filter(), by), key=repr)
+    for count in (1, 2, 5, 9):
+        assert spend(connection, Filter(), by, count) == everything[:count]
+
+
+def test_a_day_is_summed_when_it_is_over_and_again_when_a_record_comes_late(connection: Connection) -> None:
+    day = START // 86400
+    put(connection, [a_record("r1", at=START + 10.0, user="u1")])
+    assert by_day.due(connection, START + 86400 + by_day.SETTLED_S - 1) == []
+    assert by_day.due(connection, START + 86400 + by_day.SETTLED_S) == [day]
+    by_day.renew(connection, day)
+    assert by_day.due(connection, START + 86400 + by_day.SETTLED_S) == []
+    put(connection, [a_record("r2", at=START + 20.0, user="u1")])
+    assert by_day.due(connection, START + 86400 + by_day.SETTLED_S) == [day]
+    assert spend(connection, Filter(), ("user",))[0].requests == 2
+
+
+def test_writers_and_a_day_that_is_summed_at_the_same_time_lose_nothing(made: Engine) -> None:
+    day = START // 86400 + 200
+    beside_writers(
+        made,
+        lambda name, index: a_record(f"d{name}{index}", at=day * 86400.0 + index, cost=1, user="u1"),
+        lambda own: by_day.renew(own, day),
+    )
+    with made.connect().execution_options(write=True) as own, own.begin():
+        wanted = Filter(since=day * 86400.0, until=(day + 1) * 86400.0)
+        assert spend(own, wanted, ("user",))[0].requests == 20
+        own.execute(records.delete().where(records.c.hour >= day * 24))
+        for table in (daily, daily_kinds, stale_days):
+            own.execute(table.delete().where(table.c.day == day))
+        renew(own, day * 24)
+
+
 def test_records_from_before_the_sums_are_all_in_the_reports(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/old.db"
-    upgrade(url)
     made = engine(url, 1)
     with made.connect().execution_options(write=True) as own, own.begin():
-        put(own, some(20))
-        for table in ("hourly", "stale_hours", "outcomes"):
-            own.execute(text(f"DROP TABLE IF EXISTS {table}"))
-        for later in ("calculated_cost", "rerated_cost", "service_tier"):
-            own.execute(text(f"ALTER TABLE records DROP COLUMN {later}"))
-        own.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+        command.upgrade(config(own), "0002")
+        then = Table("records", MetaData(), autoload_with=own)
+        texts = [name for name, column in records.c.items() if isinstance(column.type, JSON)]
+        for each in map(row, some(20)):
+            known = {name: value for name, value in each.items() if name in then.c}
+            own.execute(insert(then), known | dict.fromkeys(texts, "{}"))
     upgrade(url)
     with made.connect() as own:
         assert spend(own, Filter(), ())[0].requests == 20

@@ -13,10 +13,10 @@ import pytest
 import trustme
 
 from gateway.dialects.base import Call
-from gateway.errors import UpstreamBroken, UpstreamUnreachable
+from gateway.errors import UpstreamBroken, UpstreamLeft, UpstreamUnreachable
 from gateway.simulated import SimulatedTransport
 from gateway.simulated.server import Server
-from gateway.transport import http1
+from gateway.transport import connection, http1
 from gateway.transport.base import Transport
 from gateway.transport.connection import READ_AHEAD_BYTES
 from gateway.transport.foreign import Foreign
@@ -101,6 +101,14 @@ async def test_leaving_a_reply_before_its_end_is_seen_by_the_provider(way: Way) 
     await turns(way.abandoned)
 
 
+async def test_who_calls_is_told_once_when_the_request_goes_out(way: Way) -> None:
+    told: list[int] = []
+    async with await way.transport.send(way.call("?first_token_ms=0"), lambda: told.append(way.called())) as answer:
+        assert len(told) == 1
+        await answer.body(65536)
+    assert len(told) == 1
+
+
 # A real connection, against a peer that says exactly what the test wants
 
 
@@ -114,9 +122,11 @@ class Peer:
     hung_up: int = 0  # by the client, while it should have been listening
     asked: list[bytes] = field(default_factory=list)
     hold: asyncio.Event | None = None  # answers wait for it
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        self.writers.append(writer)
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -261,6 +271,59 @@ async def test_a_kept_connection_that_the_provider_closed_is_replaced() -> None:
         await turns(lambda: kept.closed)
         assert await whole(ours, call(provider(other.port))) == b"ok"
         assert other.accepted == 2
+
+
+async def test_a_request_that_meets_a_closing_connection_is_told_apart_and_the_other_idle_ones_are_given_up() -> None:
+    async with peer(OK, OK, None, OK) as other, pool(provider(other.port)) as ours:
+        whom = provider(other.port)
+        other.hold = asyncio.Event()
+        both = [asyncio.create_task(whole(ours, call(whom))) for _ in range(2)]
+        await turns(lambda: len(other.asked) == 2)
+        other.hold.set()
+        await asyncio.gather(*both)
+        with pytest.raises(UpstreamLeft):
+            await ours.send(call(whom))
+        assert not ours._idle
+        assert await whole(ours, call(whom)) == b"ok"
+        assert other.accepted == 3
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [(None,), (OK, b"HTTP/1.1 200")],
+    ids=["that served nobody", "that had begun to answer"],
+)
+async def test_a_connection_has_not_just_been_left(replies: tuple[bytes | None, ...]) -> None:
+    async with peer(*replies) as other, pool(provider(other.port)) as ours:
+        whom = provider(other.port)
+        for _ in replies[1:]:
+            await whole(ours, call(whom))
+        sending = asyncio.create_task(ours.send(call(whom)))
+        await turns(lambda: not other.replies)
+        for writer in other.writers:
+            writer.close()
+        with pytest.raises(UpstreamBroken) as broken:
+            await sending
+        assert not isinstance(broken.value, UpstreamLeft)
+
+
+async def test_a_provider_that_closes_after_a_while_had_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "STALE_S", 0.0)
+    async with peer(OK, None) as other, pool(provider(other.port)) as ours:
+        assert await whole(ours, call(provider(other.port))) == b"ok"
+        with pytest.raises(UpstreamBroken) as broken:
+            await ours.send(call(provider(other.port)))
+        assert not isinstance(broken.value, UpstreamLeft)
+
+
+async def test_nothing_is_said_to_have_been_sent_where_nobody_listens() -> None:
+    async with peer() as other:
+        port = other.port
+    told: list[None] = []
+    async with pool(provider(port)) as ours:
+        with pytest.raises(UpstreamUnreachable):
+            await ours.send(call(provider(port)), lambda: told.append(None))
+    assert not told
 
 
 async def test_no_more_connections_than_allowed_and_who_waits_too_long_is_told_it_was_not_sent() -> None:

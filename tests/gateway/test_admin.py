@@ -7,7 +7,6 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import httpx
 import pytest
 from databases import a_record
 from harness import ADMIN_KEY, Running, config, gateway
+from msgspec.structs import replace
 from sqlalchemy import select, text
 
 from gateway.money import nano

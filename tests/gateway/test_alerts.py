@@ -14,17 +14,17 @@ from databases import a_record
 from harness import config, gateway
 from ledgers import draft, record
 
-from gateway.alerts import Alert
+from gateway.alerting.alerts import Alert
+from gateway.alerting.watchman import Watchman
+from gateway.alerting.webhooks import TRIES, Webhooks
+from gateway.configuration.schema import Alerts, Webhook
 from gateway.ledger.base import Line, Reservation, Spent
 from gateway.ledger.memory import MemoryLedger
 from gateway.metrics import Metrics
 from gateway.rebuild import Owned
-from gateway.schema import Alerts, Webhook
 from gateway.sql.records import row, write
 from gateway.sql.tenants import Store
 from gateway.types import Account, Action, Every, Limit, Unit, Window
-from gateway.watchman import Watchman
-from gateway.webhooks import TRIES, Webhooks
 
 LIMIT = Limit("tenant", Unit.COST, 1000, Window(Every.DAY), Action.DENY, "day")
 USER = Limit("user", Unit.COST, 1000, Window(Every.DAY), Action.DENY, "user")
@@ -73,6 +73,7 @@ class Replica:
         await asyncio.gather(*self.webhooks._tasks)
 
     def count(self, kind: str, outcome: str) -> float:
+        self.metrics.publish({}, 0)
         found = self.metrics._registry.get_sample_value("tollgate_alerts_total", {"kind": kind, "outcome": outcome})
         return found or 0.0
 

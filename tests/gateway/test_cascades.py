@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +279,7 @@ async def test_messages_and_tools_are_judged_as_chat_is(tmp_path: Path) -> None:
 
 def _lines(served: Running) -> Any:
     site = served.gateway.sites.current
-    return shared_lines(site.directory.tenants, site.settings.limits)
+    return shared_lines(site.directory.tenants, site.settings.limits, now=time.time())
 
 
 def _answer_with(served: Running, model: str, text: str, seen: list[dict[str, Any]]) -> None:

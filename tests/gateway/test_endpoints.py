@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ tenants:
 """
 WAV = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x80\x3e\0\0" + (32_000).to_bytes(4, "little") + b"\0" * 64_000
 """Two seconds of silence."""
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 200
 
 
 def embeddings(n: int = 1, tokens: int = 7) -> httpx.Response:
@@ -133,6 +135,66 @@ async def test_images_of_a_model_priced_in_tokens_are_billed_and_bounded_in_toke
         [record] = found.records
         assert record.cost == 14 * 5000 + 4160 * 40_000
         assert record.cost < record.reserved < 3 * record.cost
+
+
+async def test_an_edit_is_billed_by_the_piece_and_its_form_is_passed_on(tmp_path: Path) -> None:
+    async with site(tmp_path, images__edits=images(2)) as found:
+        told = await found.openai().images.edit(
+            model="dalle", image=("a.png", PNG), mask=("m.png", PNG + b"m"), prompt="a hat", n=2, size="1024x1792"
+        )
+        assert [each.b64_json for each in told.data or []] == ["aGk=", "aGk="]
+        form = sent(found)
+        assert b'name="model"\r\n\r\ndall-e-3\r\n' in form
+        assert PNG in form
+        [record] = found.records
+        assert (record.endpoint, record.cost, record.reserved) == ("image_edits", 2 * nano("0.08"), 2 * nano("0.08"))
+
+
+@pytest.mark.filterwarnings("ignore:deprecated")  # by the SDK
+async def test_a_variation_is_billed_by_the_piece(tmp_path: Path) -> None:
+    async with site(tmp_path, images__variations=images(1)) as found:
+        await found.openai().images.create_variation(model="dalle", image=("a.png", PNG))
+        [record] = found.records
+        assert (record.endpoint, record.cost, record.reserved) == ("image_variations", nano("0.04"), nano("0.04"))
+
+
+@pytest.mark.parametrize("form", [True, False])
+async def test_an_edit_priced_in_tokens_is_billed_and_bounded_with_the_pictures_it_is_made_from(
+    tmp_path: Path, form: bool
+) -> None:
+    usage = {  # recorded: gpt-image-1.5, two pictures of 128x128
+        "input_tokens": 431,
+        "input_tokens_details": {"image_tokens": 388, "text_tokens": 43},
+        "output_tokens": 1364,
+        "output_tokens_details": {"image_tokens": 1056, "text_tokens": 308},
+        "total_tokens": 1795,
+    }
+    async with site(tmp_path, images__edits=images(1, usage)) as found:
+        if form:
+            pictures = [("a.png", PNG), ("b.png", PNG)]
+            await found.openai().images.edit(model="gpt-image", image=pictures, prompt="a hat")
+        else:
+            body = {"model": "gpt-image", "prompt": "a hat", "images": [{"image_url": "https://x.example/a.png"}] * 2}
+            headers = {"authorization": "Bearer key-of-acme"}
+            await found.http.post("/v1/images/edits", json=body, headers=headers)
+            assert sent(found) == body | {"model": "gpt-image-x"}
+        [record] = found.records
+        assert record.cost == 43 * 5000 + 388 * 10_000 + 1364 * 40_000
+        assert record.reserved >= record.cost + 2 * 6_000 * 10_000  # a picture of high fidelity is up to so many tokens
+
+
+async def test_an_edit_may_be_streamed(tmp_path: Path) -> None:
+    usage = {"input_tokens": 10, "output_tokens": 20, "total_tokens": 30, "output_tokens_details": {"image_tokens": 20}}
+    partial = {"type": "image_edit.partial_image", "b64_json": "aGk=", "partial_image_index": 0}
+    done = {"type": "image_edit.completed", "b64_json": "aGk=", "usage": usage}
+    stream = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in (partial, done))
+    reply = httpx.Response(200, content=stream, headers={"content-type": "text/event-stream"})
+    async with site(tmp_path, images__edits=reply) as found:
+        events = await found.openai().images.edit(
+            model="gpt-image", image=("a.png", PNG), prompt="a hat", stream=True, partial_images=1
+        )
+        assert [event.type async for event in events] == ["image_edit.partial_image", "image_edit.completed"]
+        assert [record.cost for record in found.records] == [10 * 5000 + 20 * 40_000]
 
 
 async def test_a_rerank_is_billed_by_the_search_unit(tmp_path: Path) -> None:
@@ -238,6 +300,10 @@ async def test_legacy_completions_are_served_and_bounded_by_their_own_default(tm
         ("rerank", {"query": "x", "documents": [1]}, "documents[0]"),
         ("moderations", {"input": 3}, "input"),
         ("images/generations", {"prompt": "x", "n": 1000}, "n"),
+        ("images/edits", {"prompt": "x"}, "image"),
+        ("images/edits", {"prompt": "x", "image": ["a.png"]}, "image"),
+        ("images/edits", {"image": {"url": "x"}}, "prompt"),
+        ("images/variations", {"image": []}, "image"),
         ("audio/speech", {"input": ""}, "input"),
         ("audio/transcriptions", {"file": 3}, "file"),
         ("completions", {"prompt": {"a": 1}}, "prompt"),

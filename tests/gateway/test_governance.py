@@ -56,6 +56,35 @@ async def test_a_tier_is_off_until_it_is_granted(tmp_path: Path) -> None:
         assert (await running.chat("large", max_tokens=5)).status_code == 200
 
 
+async def test_nothing_of_a_tenant_leaves_its_regions_whatever_the_route_and_it_is_said_who_was_dropped(
+    tmp_path: Path,
+) -> None:
+    async with gateway(edited(tmp_path, deployment=" region: eu,", tenant="regions: [eu]")) as running:
+        kept = await running.chat("auto", max_tokens=5)
+        assert kept.headers["x-tollgate-deployment"] == "large", "the other does not say where it runs"
+        refused = await running.chat("small", max_tokens=5)
+        assert refused.status_code == 403
+        assert "nobody knows where" in refused.json()["error"]["message"]
+        assert "allows eu" in refused.json()["error"]["message"]
+        assert running.provider.called == 1
+
+
+async def test_regions_that_an_administrator_sets_hold_and_are_kept(tmp_path: Path) -> None:
+    async with gateway(edited(tmp_path, deployment=" region: us,")) as running:
+        made = await running.client.put("/admin/v1/tenants/globex", json={"regions": ["eu"]}, headers=AUTH)
+        assert made.json()["regions"] == ["eu"]
+        key = await running.client.post("/admin/v1/tenants/globex/keys", json={"name": "k"}, headers=AUTH)
+        await running.gateway._read_stored()
+        running.gateway.reload()
+        refused = await running.client.post(
+            "/v1/chat/completions",
+            json={"model": "large", "messages": [{"role": "user", "content": "hi"}]},
+            headers={"authorization": f"Bearer {key.json()['secret']}"},
+        )
+        assert refused.status_code == 403
+        assert "'us'" in refused.json()["error"]["message"]
+
+
 async def test_what_an_administrator_allows_is_what_holds(tmp_path: Path) -> None:
     async with gateway(edited(tmp_path, deployment=" tier: frontier,")) as running:
         put, post = running.client.put, running.client.post

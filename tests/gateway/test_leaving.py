@@ -8,6 +8,8 @@ from pathlib import Path
 import orjson
 from harness import Visitor, config, gateway
 
+from gateway.ledger.base import Reservation
+from gateway.ledger.memory import MemoryLedger
 from gateway.types import Outcome
 
 
@@ -47,6 +49,37 @@ async def test_a_client_that_leaves_before_a_whole_reply_pays_for_what_may_have_
         assert record.outcome is Outcome.CLIENT_GONE
         assert record.estimated
         assert 0 < record.tokens["output"] <= 1000
+
+
+class Waning(MemoryLedger):
+    """Its time passes only when a hold was extended, and then nearly as much of it as the hold lasts."""
+
+    HOLD_S = 0.15
+
+    def __init__(self) -> None:
+        super().__init__(clock=lambda: self.now)
+        self.now = 1_789_560_000.0
+        self.extended = 0
+
+    async def extend(self, reservation: Reservation, ttl_s: float) -> bool:
+        found = await super().extend(reservation, ttl_s)
+        self.extended += 1
+        self.now += 0.9 * self.HOLD_S
+        assert await self.expire() == 0
+        return found
+
+
+async def test_a_stream_that_outlasts_its_hold_extends_it(tmp_path: Path) -> None:
+    ledger = Waning()
+    text = config(tmp_path, script="?first_token_ms=0&tps=20&output=20") + f"ledger: {{hold_s: {ledger.HOLD_S}}}\n"
+    async with gateway(text, ledger=ledger) as running:
+        reply = await running.chat("small", stream=True, max_tokens=100)
+        assert reply.text.endswith("data: [DONE]\n\n")
+        [record] = await running.settled()
+        assert ledger.extended >= 3  # without them the ledger's time is past the hold's end by far
+        assert (record.outcome, record.version) == (Outcome.OK, 1)
+        ledger.now += ledger.HOLD_S
+        assert await ledger.expire() == 0  # it was settled, not presumed
 
 
 async def test_a_stream_that_breaks_tells_the_client_and_charges_what_was_sent(tmp_path: Path) -> None:

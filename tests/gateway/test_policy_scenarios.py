@@ -104,6 +104,19 @@ async def test_skill__the_task_says_who(tmp_path: Path) -> None:
         assert await where(served, "hi", headers={"x-tollgate-tags": "skill=law"}) == "large"
 
 
+async def test_shadow__half_are_answered_twice_and_the_savings_are_what_is_left(tmp_path: Path) -> None:
+    async with scenario("shadow", tmp_path) as served:
+        assert {await where(served, f"Question {n}") for n in range(20)} == {"small"}
+        await served.gateway.parts.shadows.stop(10)
+        records = await served.settled()
+        shadows = [record for record in records if record.shadow_of]
+        assert 2 < len(shadows) < 18
+        assert {record.deployment for record in shadows} == {"large"}
+        gross = sum((record.baseline_cost or 0) - (record.cost or 0) for record in records if not record.shadow_of)
+        net = sum((record.baseline_cost or 0) - (record.cost or 0) for record in records)
+        assert net == gross - sum(record.cost or 0 for record in shadows)
+
+
 async def test_cascade__a_poor_answer_costs_a_little_and_a_good_one_saves_a_lot(tmp_path: Path) -> None:
     async with scenario("cascade", tmp_path) as served:
         assert await where(served, "Say hello.") == "small"

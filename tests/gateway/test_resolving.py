@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import ADMIN_KEY, Running, config, gateway
 from ledgers import draft
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from gateway.cli import app as tollgate

@@ -9,7 +9,12 @@ import openai
 import pytest
 from harness import config, gateway
 from pydantic import BaseModel
-from vendor import Vendor, served
+from vendor import Served, Vendor, served
+
+from gateway.jobs.unfinished import KIND
+from gateway.ledger.base import Line
+from gateway.sql import jobs
+from gateway.types import Account
 
 CONFIG = """
 admin_key: test-admin-key
@@ -94,6 +99,79 @@ async def test_a_stream_has_the_same_ids_and_its_cost(settings: str) -> None:
         assert (await site.openai().responses.retrieve(final.id)).output_text == "Hello."
 
 
+async def booked(site: Served) -> None:
+    async with asyncio.timeout(20):
+        while not site.records:  # noqa: ASYNC110 - metrics tell nobody
+            await asyncio.sleep(0.01)
+
+
+async def spent(site: Served) -> tuple[int, int]:
+    tenant = next(each for each in site.gateway.sites.current.directory.tenants if each.id == "acme")
+    line = Line(Account("tenant", "acme", "acme"), tenant.limits[0], 0)
+    [balance] = await site.gateway.parts.ledger.balances([line])
+    return balance.spent, balance.reserved
+
+
+async def forever(_: float) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_an_answer_whose_gateway_was_stopped_is_settled_by_the_next(settings: str) -> None:
+    vendor = Vendor(looks_until_done=3)
+    async with served(settings, vendor) as site:
+        site.gateway.parts.background._sleep = forever
+        await site.openai().responses.create(model="auto", input="Hello.", background=True)
+        assert (await spent(site))[1] > CHEAP
+    assert site.records == []
+    async with served(settings, vendor) as site:
+        site.gateway.runner.pause = lambda _: 0.01
+        await booked(site)
+        [record] = site.records
+        assert (record.cost, record.outcome.value, record.response_model) == (CHEAP, "ok", "gpt-5-mini")
+        assert (record.route, record.baseline_cost, record.estimated) == ("auto", None, False)
+        assert await spent(site) == (CHEAP, 0)
+    async with served(settings, vendor) as site:
+        assert await site.gateway.runner.jobs.under_way((KIND,)) == []
+
+
+async def test_an_answer_whose_hold_expired_while_nobody_lived_is_settled_late_with_what_it_cost(settings: str) -> None:
+    text, vendor = settings + "ledger: {hold_s: 0.2, timeout_s: 2}\n", Vendor(looks_until_done=1)
+    async with served(text, vendor) as site:
+        site.gateway.parts.background._sleep = forever
+        await site.openai().responses.create(model="cheap", input="Hello.", background=True)
+        _, held = await spent(site)
+    async with served(text, vendor) as site:
+        site.gateway.runner.kinds = {}  # not yet
+        async with asyncio.timeout(20):
+            while await spent(site) != (held, 0):
+                await site.gateway.parts.ledger.expire()
+                await asyncio.sleep(0.01)
+    async with served(text, vendor) as site:
+        site.gateway.runner.pause = lambda _: 0.01
+        async with asyncio.timeout(20):
+            while await spent(site) != (CHEAP, 0):  # noqa: ASYNC110 - a ledger tells nobody
+                await asyncio.sleep(0.01)
+
+
+async def test_two_who_follow_one_answer_settle_it_once(settings: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "LEASE_S", -60.0)  # as if its gateway had been paused for longer than its lease
+    async with served(settings, Vendor(looks_until_done=1)) as site:
+        turn = asyncio.Event()
+
+        async def sleep(seconds: float) -> None:
+            await turn.wait()
+
+        site.gateway.runner.pause = lambda _: 0.01
+        site.gateway.parts.background._sleep = sleep
+        await site.openai().responses.create(model="cheap", input="Hello.", background=True)
+        await booked(site)
+        turn.set()
+        async with asyncio.timeout(20):
+            while site.gateway.parts.background._tasks:  # noqa: ASYNC110 - tasks tell nobody
+                await asyncio.sleep(0.01)
+        assert await spent(site) == (CHEAP, 0)
+
+
 async def test_what_is_made_in_the_background_is_settled_once_when_it_is_there(settings: str) -> None:
     async with served(settings, Vendor(looks_until_done=4)) as site:
         turn = asyncio.Event()
@@ -109,8 +187,7 @@ async def test_what_is_made_in_the_background_is_settled_once_when_it_is_there(s
         assert polled.status == "queued"
         assert site.records == []
         turn.set()
-        for _ in range(2000):
-            await asyncio.sleep(0)
+        await booked(site)
         assert [(record.cost, record.outcome.value) for record in site.records] == [(CHEAP, "ok")]
         assert (await site.openai().responses.retrieve(made.id)).status == "completed"
         assert len(site.records) == 1
@@ -127,8 +204,7 @@ async def test_what_is_cancelled_in_the_background_owes_what_went_in(settings: s
         made = await site.openai().responses.create(model="cheap", input="Hello.", background=True)
         assert (await site.openai().responses.cancel(made.id)).status == "cancelled"
         turn.set()
-        for _ in range(2000):
-            await asyncio.sleep(0)
+        await booked(site)
         [record] = site.records
         assert record.estimated
         assert record.cost == record.tokens_estimated * 1000

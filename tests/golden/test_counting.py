@@ -38,9 +38,9 @@ KEY = Key("k", "t", "test", b"")
 HELD_AFTER = 20
 MEDIA = re.compile(r"<BLOB type=\w+ ?(?:(\d+)x(\d+))?.*?bytes=(\d+).*?>")
 
-# These tool rows are not estimated within 6 %: xAI's recordings force a tool in Anthropic's words, which xAI ignores
-# by hiding all tools; Venice adds 900 to 5,000 tokens of search results to requests that do not ask for them.
-LOOSE_TOOLS = {"xai", "venice"}
+# Not estimated within 6 %: Vercel's Gemini counts the tools whole or by a third, by who serves the call.  (Venice, with
+# 18 rows, adds 900 to 5,000 tokens of search results to requests that do not ask for them.)
+LOOSE_TOOLS = {"vercel-gateway"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +200,15 @@ async def test_the_families_lean_neither_way_before_any_report():
 
 
 def test_tools_are_estimated_within_six_percent_on_each_provider(guesses):
-    held = [guess for guess in guesses if guess.held and guess.tools]
-    show("held tools", held)
-    medians = {name: quantile([g.error for g in found], 0.5) for name, found in by_provider(held).items()}
-    assert len(medians) >= 7
+    medians = {}
+    for provider, found in by_provider([guess for guess in guesses if guess.tools]).items():
+        held = found[HELD_AFTER:]  # whatever the models
+        show("tools", held)
+        if len(held) >= HELD_AFTER:
+            medians[provider] = quantile([guess.error for guess in held], 0.5)
+    assert len(medians) >= 12
     over = {name: median for name, median in medians.items() if median > 0.06}
-    assert set(over) <= LOOSE_TOOLS
+    assert set(over) <= LOOSE_TOOLS, over
 
 
 def test_ninety_nine_of_a_hundred_held_requests_are_bounded(guesses):

@@ -11,13 +11,13 @@ import corpus
 import pytest
 from corpus import Row, drain, pieces, request, step
 
+from gateway.configuration.presets import known
 from gateway.dialects import paths
 from gateway.dialects.base import Decoder
 from gateway.dialects.endpoints import FREE_FORM
 from gateway.dialects.openai import OpenAI
 from gateway.errors import GatewayError, UpstreamDenied, UpstreamRejected
 from gateway.plan import Step
-from gateway.presets import known
 from gateway.tokens.reading import read
 from gateway.types import Bucket, Cost, Deployment, Estimate, Format, Price, Provider, Usage
 
@@ -29,13 +29,15 @@ FORMATS = {
     "rerank": Format.RERANK,
     "moderations": Format.MODERATIONS,
     "generations": Format.IMAGES,
-    "edits": Format.IMAGES,
+    "edits": Format.IMAGE_EDITS,
+    "variations": Format.IMAGE_VARIATIONS,
     "transcriptions": Format.TRANSCRIPTIONS,
     "translations": Format.TRANSLATIONS,
     "speech": Format.SPEECH,
     "completions": Format.COMPLETIONS,
 }
 """By the end of the URL."""
+DRAWN = {Format.IMAGES, Format.IMAGE_EDITS, Format.IMAGE_VARIATIONS}
 UNPRICED = Price()
 NATIVE = {"google", "vertex", "ollama", "anthropic"}
 """Who has endpoints of these names that are of another shape."""
@@ -144,12 +146,12 @@ def test_pieces_are_billed_where_the_price_knows_them() -> None:
         usage = reader.meter.usage or Usage()
         if usage.fees:
             seen[format_] = seen.get(format_, 0) + 1
-        if format_ is Format.IMAGES and not row["streaming"]:
+        if format_ in DRAWN and not row["streaming"]:
             assert usage.fees == {"image": len(final(row)["data"])}, row["id"]
         if (final(row).get("usage") or {}).get("seconds"):
             assert usage.fees == {"audio_second": final(row)["usage"]["seconds"]}
             assert usage.exact
-    assert set(seen) == {*FREE_FORM, Format.IMAGES, Format.RERANK}
+    assert set(seen) == {*FREE_FORM, *DRAWN, Format.RERANK}
 
 
 def test_what_reports_nothing_is_marked_as_estimated() -> None:
@@ -230,6 +232,6 @@ def test_grok_on_azure_counts_its_cache_beside_the_prompt() -> None:
         block = blocks[-1]
         cached = (block.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
         assert usage.tokens.get(Bucket.CACHE_READ, 0) == cached
-        assert usage.tokens.get(Bucket.INPUT, 0) == block["prompt_tokens"]
+        assert usage.tokens.get(Bucket.INPUT, 0) + usage.tokens.get(Bucket.IMAGE_IN, 0) == block["prompt_tokens"]
         checked += 1
     assert checked > 20

@@ -381,6 +381,14 @@ class TestStream:
             decoder.feed(sse.event(json.dumps({"choices": [{"delta": delta}, {"index": 1, "delta": {}}]}).encode()))
         assert decoder.generated() == "abcde{fghi"
 
+    def test_what_an_error_says_that_it_used_is_metered(self) -> None:
+        decoder = stream()
+        choice = {"index": 0, "delta": {}, "finish_reason": "error", "error": {"code": 502, "message": "x"}}
+        with pytest.raises(UpstreamFailed):
+            decoder.feed(sse.event(json.dumps({"choices": [choice], "usage": USAGE}).encode()))
+        assert decoder.meter.usage is not None
+        assert decoder.meter.usage.tokens == {Bucket.INPUT: 10, Bucket.OUTPUT: 5}
+
     def test_a_cut_is_an_error_event_and_no_end(self) -> None:
         assert stream().cut(UpstreamBroken("It broke.")) == (
             b'data: {"error":{"message":"It broke.","type":"api_error","param":null,"code":"upstream_broken"}}\n\n'
@@ -572,7 +580,7 @@ class TestRecorded:
             404: {UpstreamDenied},
             422: {UpstreamRejected},
             429: {UpstreamRateLimited},
-            500: {UpstreamFailed},
+            500: {UpstreamFailed, UpstreamDenied},
         }
         for row in corpus.refused("chat"):
             status = row["response_status"]

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from router_policies.difficulty import artifact
+from router_policies.difficulty.answers import learn_verifier, read_responses
 from router_policies.difficulty.evaluation.curves import auroc, calibration_error
 from router_policies.difficulty.evaluation.judge import Judged, cross_fitted, figures, with_artifact
 from router_policies.difficulty.evaluation.proof import Proof, only
 from router_policies.difficulty.learn import Options, learn
 from router_policies.difficulty.outcomes import Outcomes, read
-from router_policies.difficulty.verifier import learn_verifier, read_responses
 
 DATA = Path(os.environ.get("TOLLGATE_DATA") or Path(__file__).parents[2].parent / "shared" / "data") / "outcomes"
 pytestmark = [

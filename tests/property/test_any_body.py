@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 ENDPOINTS = ["/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens", "/v1/responses", "/v1/completions",
              "/v1/embeddings", "/v1/rerank", "/v1/moderations", "/v1/images/generations", "/v1/audio/speech",
-             "/v1/audio/transcriptions"]  # fmt: skip
+             "/v1/audio/transcriptions", "/v1/images/edits", "/v1/images/variations"]  # fmt: skip
 NAMES = st.sampled_from(
     ["model", "messages", "role", "content", "type", "text", "image_url", "url", "tools", "function", "name", "system",
      "parameters", "tool_choice", "response_format", "json_schema", "schema", "max_tokens", "stop", "stream", "n",

@@ -45,6 +45,7 @@ LINES = (
     line(0, 3, unit=Unit.CONCURRENT),
     line(0, 150, window=TOTAL, unit=Unit.TOKENS, action=Action.ALERT),
     line(0, 3000, window=TOTAL, account=PROVIDER),
+    line(0, 200, window=ROLLING, unit=Unit.OUTPUT_TOKENS),
 )
 LASTS_S = 80_000
 """Less than the day for which a settled id is remembered."""
@@ -131,7 +132,13 @@ class Interleavings(RuleBasedStateMachine):
         return None
 
     def reservation(self, chosen: set[int], cost: int, tokens: int, ttl_s: float) -> Reservation:
-        amounts = {Unit.COST: cost, Unit.REQUESTS: 1, Unit.CONCURRENT: 1, Unit.TOKENS: tokens}
+        amounts = {
+            Unit.COST: cost,
+            Unit.REQUESTS: 1,
+            Unit.CONCURRENT: 1,
+            Unit.TOKENS: tokens,
+            Unit.OUTPUT_TOKENS: tokens // 2,
+        }
         lines = [Line(each.account, each.limit, amounts[each.limit.unit]) for each in LINES]
         some = [lines[number] for number in sorted(chosen)]
         return hold(f"r{len(self.requests) + self.unreserved}", *some, at=self.clock.now, ttl_s=ttl_s)
@@ -159,7 +166,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(
         gateway=st.integers(0, 1),
-        chosen=st.sets(st.integers(0, 5)),
+        chosen=st.sets(st.integers(0, len(LINES) - 1)),
         cost=st.integers(0, 400),
         tokens=st.integers(0, 90),
         ttl_s=st.sampled_from([1.0, 60.0, 7200.0]),
@@ -199,8 +206,8 @@ class Interleavings(RuleBasedStateMachine):
     )
     def settle(self, gateway: int, data: st.DataObject, cost: int, tokens: int, shared: str) -> None:
         request = data.draw(st.sampled_from(list(self.requests.values())))
-        part = {f"provider {PROVIDER.id}": Spent(cost // 3, 1, tokens // 2)} if shared == "part" else {}
-        spent = Spent(cost, 1, tokens, None if shared == "all" else part)
+        part = {f"provider {PROVIDER.id}": Spent(cost // 3, 1, tokens // 2, tokens // 5)} if shared == "part" else {}
+        spent = Spent(cost, 1, tokens, tokens // 3, None if shared == "all" else part)
         found = self.run(self.settled(self.gateways[gateway], request, spent))
         self.check_settled(request, spent, [found])
 

@@ -29,6 +29,7 @@ from router_policies.cheapest import Cheapest
 from router_policies.fallback import Fallback
 from router_policies.output_cap import OutputCap
 from router_policies.reasoning_cap import ReasoningCap
+from router_policies.shadow import Shadow
 from router_policies.skill import Skill
 from router_policies.sticky import Sticky
 from router_policies.weighted import Weighted
@@ -49,6 +50,7 @@ POLICIES: list[Policy] = [
     ReasoningCap(default="low", tokens_max=700),
     ReasoningCap(default="none", shrink_from=0.01),
     Skill({"law": ("d2",), "*": ("d5", "d0")}, default=("d4",)),
+    Shadow("d1", share=0.5),
     Sticky("conversation", within=0.3),
     Sticky("user"),
     Weighted({"d0": 1, "d1": 2, "d7": 0}),

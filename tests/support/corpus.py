@@ -27,6 +27,14 @@ CORPUS = DATA / "wire_dev.jsonl.gz"
 Row = dict[str, Any]
 
 
+def every_line() -> Iterator[Row]:
+    """Each recorded exchange, those without a body too; read from the file, for all of them are a lot to keep."""
+    if not CORPUS.exists():
+        pytest.skip(f"no recorded traffic at {CORPUS}")
+    with gzip.open(CORPUS, "rt") as lines:
+        yield from map(json.loads, lines)
+
+
 @cache
 def rows(kind: str) -> list[Row]:
     """Every recorded exchange of this kind that has a body."""

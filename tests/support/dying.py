@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gateway.batches.work import Work
 from gateway.pipeline import Pipeline
 from gateway.recorder import Recorder
 from gateway.server import serve
@@ -30,10 +31,18 @@ POINTS: dict[str, tuple[type, str, bool]] = {
     "after its record is in SQL and before that is acknowledged": (Recorder, "_store", True),
 }
 
+BATCH_POINTS: dict[str, tuple[type, str, bool]] = {
+    "before a batch is submitted": (Work, "_submit", False),
+    "after a provider was called with a batch": (Upstream, "open", True),
+    "after a batch was submitted and before that is known": (Work, "_talk", True),
+    "after the first line was settled": (Settlements, "book", True),
+    "after every line was settled and before that is told": (Work, "_end", False),
+}
+
 
 def die_at(point: str, folder: Path) -> None:
     """From now on the gateway of this process dies there."""
-    owner, name, after = POINTS[point]
+    owner, name, after = (POINTS | BATCH_POINTS)[point]
     method: Callable[..., Any] = getattr(owner, name)
 
     def die() -> None:

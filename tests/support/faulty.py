@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
+from functools import cache
 from types import TracebackType
 from typing import Self
 
@@ -69,8 +70,12 @@ STREAM = (BEGIN, *MIDDLE, END, USAGE, DONE)
 class Call:
     """One call that came, and how to answer it."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, stream: bool) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, before: int, *, stream: bool
+    ) -> None:
         self.reader, self.writer, self.stream = reader, writer, stream
+        self.before = before  # calls that this connection has served
+        self.key = ""  # what it came with, in lower case
         self.kept = False  # whether the connection may serve another call
 
     def write(self, data: bytes) -> None:
@@ -224,7 +229,13 @@ async def invalid_gzip(call: Call) -> None:
 
 
 async def zip_bomb(call: Call) -> None:
-    call.all(gzip.compress(bytes(64 * 1024 * 1024), 1), content_encoding="gzip")
+    call.all(bomb(), content_encoding="gzip")
+
+
+@cache
+def bomb() -> bytes:
+    """64 MiB of nothing; to make it takes a while, in which nobody else is served."""
+    return gzip.compress(bytes(64 * 1024 * 1024), 1)
 
 
 async def line_of_10_mb(call: Call) -> None:
@@ -315,6 +326,15 @@ def _limited(**fields: object) -> bytes:
     return orjson.dumps({"error": {"message": "Slow down.", "type": "rate_limit_error", "code": 429, **fields}})
 
 
+async def error_with_usage(call: Call) -> None:
+    """It worked, and its answer is an error; the usage stands beside it."""
+    choice = {"index": 0, "delta": {}, "finish_reason": "error", **ERROR}
+    if call.stream:
+        call.sent(event({"choices": [choice], "usage": STATED}))
+    else:
+        call.all(orjson.dumps({"choices": [choice], "usage": STATED}))
+
+
 FAULTS: dict[str, Fault] = {
     each.__name__: each
     for each in (
@@ -339,6 +359,7 @@ FAULTS: dict[str, Fault] = {
         redirect_loop,
         early_error,
         late_error,
+        error_with_usage,
         done_twice,
         no_done,
         no_end,
@@ -391,11 +412,11 @@ class FaultyProvider:
         self._connections.add(task)
         name = ""
         try:
-            kept = True
+            kept, before = True, 0
             while kept:
-                name, call = await self._call(reader, writer)
+                name, call = await self._call(reader, writer, before)
                 await self.faults[name](call)
-                kept = call.kept
+                kept, before = call.kept, before + 1
         except (HungUp, OSError):
             self.left[name] = asyncio.get_running_loop().time()
         except (asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -404,10 +425,12 @@ class FaultyProvider:
             writer.transport.abort()
             self._connections.discard(task)
 
-    async def _call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, Call]:
+    async def _call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, before: int) -> tuple[str, Call]:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         length = int(head.split("content-length: ", 1)[1].split("\r\n", 1)[0])
         body = orjson.loads(await reader.readexactly(length))
         name = head.split(" ", 2)[1].split("/")[1]
         self.calls[name] += 1
-        return name, Call(reader, writer, stream=bool(body.get("stream")))
+        call = Call(reader, writer, before, stream=bool(body.get("stream")))
+        call.key = head.partition("authorization: bearer ")[2].partition("\r\n")[0]
+        return name, call

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from gateway.ledger.base import Ledger, Line, Reservation, Spent
 from gateway.types import Account, Action, Every, Limit, Outcome, Record, Unit, Window
@@ -78,7 +80,7 @@ def draft(id_: str, at: float = WEDNESDAY, **fields: Any) -> Record:
         upstream_model="gpt-4o-mini",
         outcome=Outcome.PRESUMED,
     )
-    return replace(record, **fields)
+    return msgspec.structs.replace(record, **fields)
 
 
 def hold(id_: str, *lines: Line, at: float = WEDNESDAY, ttl_s: float = 120.0) -> Reservation:
@@ -87,7 +89,7 @@ def hold(id_: str, *lines: Line, at: float = WEDNESDAY, ttl_s: float = 120.0) ->
 
 
 def record(reservation: Reservation, cost: int) -> Record:
-    return replace(reservation.draft, version=1, outcome=Outcome.OK, cost=cost)
+    return msgspec.structs.replace(reservation.draft, version=1, outcome=Outcome.OK, cost=cost)
 
 
 async def settle(ledger: Ledger, reservation: Reservation, cost: int, **spent: int) -> str:

@@ -13,8 +13,9 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self.swallow_replies = False
+        self.delay_s = 0.0  # of each chunk on its way back
         self.writes = 0  # chunks that went towards the server
-        self._target = port
+        self.target = port  # of connections made from now on
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -39,7 +40,11 @@ class Proxy:
         self._writers.clear()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.transport.abort()
+            return
         self._writers |= {writer, back}
         for source, target, upward in ((reader, back, True), (there, writer, False)):
             task = asyncio.create_task(self._carry(source, target, upward=upward))
@@ -50,6 +55,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := await source.read(1 << 20):
                 self.writes += upward
+                if not upward and self.delay_s:
+                    await asyncio.sleep(self.delay_s)
                 if upward or not self.swallow_replies:
                     target.write(data)
         target.transport.abort()

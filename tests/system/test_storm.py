@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import statistics
+import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import faulty
-import orjson
 import pytest
 from faulty import FaultyProvider, fine
+from load import Load, asking
 from served import served
-
-from gateway.dialects.base import Call
-from gateway.transport.http1 import Pool
-from gateway.types import Provider
 
 pytestmark = pytest.mark.system
 
@@ -38,45 +33,7 @@ tenants:
   - {{id: storm, keys: [{{name: prod, key: key-of-the-storm}}]}}
   - {{id: calm, keys: [{{name: prod, key: key-of-the-calm}}]}}
 """
-BODY = orjson.dumps({"model": "both", "messages": [{"role": "user", "content": "Say four words."}], "max_tokens": 64})
-ALONE = BODY.replace(b"both", b"one")
-
-
-@dataclass
-class Load:
-    """Requests at a steady rate, whatever becomes of them; each with when it began, what it took and its status."""
-
-    url: str
-    key: str
-    body: bytes = BODY
-    seen: list[tuple[float, float, int]] = field(default_factory=list)
-    retry_after: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        client = Provider("client", "openai", max_connections=2000)  # httpx would take more time than the gateway
-        self.pool = Pool(client, ssl.create_default_context())
-
-    async def run(self, per_s: float, seconds: float) -> None:
-        now = asyncio.get_running_loop().time
-        began, tasks = now(), []
-        for number in range(int(per_s * seconds)):
-            await asyncio.sleep(max(0.0, began + number / per_s - now()))
-            tasks.append(asyncio.create_task(self._one(began)))
-        await asyncio.gather(*tasks)
-        await self.pool.close()
-
-    async def _one(self, start: float) -> None:
-        now = asyncio.get_running_loop().time
-        began = now()
-        headers = {"authorization": f"Bearer {self.key}", "content-type": "application/json"}
-        async with await self.pool.send(Call(f"{self.url}/v1/chat/completions", self.body, headers)) as reply:
-            await reply.body(1_000_000)
-            self.seen.append((began - start, now() - began, reply.status))
-            self.retry_after.append(reply.header("retry-after"))
-
-    def p99(self, after: float = 0.0, before: float = float("inf"), status: int = 200) -> float:
-        took = [took for at, took, code in self.seen if after <= at < before and code == status]
-        return statistics.quantiles(took, n=100)[98]
+BODY, BEHIND, ALONE = asking("both"), asking("two"), asking("one")
 
 
 async def dead(call: faulty.Call) -> None:
@@ -96,34 +53,47 @@ async def test_a_deployment_that_dies_under_load_is_left_alone_within_two_second
     tmp_path: Path, provider: FaultyProvider, death: str
 ) -> None:
     async with served(CONFIG.format(folder=tmp_path, port=provider.port, places=512)) as gateway:
-        load = Load(gateway.url, "key-of-the-storm")
+        load, beside = Load(gateway.url, "key-of-the-storm", BODY), Load(gateway.url, "key-of-the-calm", BEHIND)
 
-        async def die() -> None:
-            await asyncio.sleep(3.0)
+        async def die() -> float:
+            """How long it takes until the deployment is avoided."""
+            now = asyncio.get_running_loop().time
+            await asyncio.sleep(DIES_S)
             provider.faults["slow"] = dead if death == "silent" else provider.faults["reset_before_headers"]
+            died, condition = now(), gateway.gateway.parts.health.of("one")
+            while condition.healthy(now()):  # noqa: ASYNC110  # it is no event: time passes
+                await asyncio.sleep(0.01)
+            return now() - died
 
         killer = asyncio.create_task(die())
-        await load.run(RATE, 12.0)
-        await killer
-    calls = sum(provider.calls.values())
-    before, after = load.p99(1.0, 2.9), load.p99(3.0 + DETECTED_S + 2.0)
+        await asyncio.gather(load.run(RATE, LASTS_S), beside.run(RATE / 4, LASTS_S))
+        detected_s = await killer
+    calls = sum(provider.calls.values()) - len(beside.seen)
+    recovered = DIES_S + detected_s + 2.0
+    after, normal = load.p99(recovered), beside.p99(recovered)
     print(
-        f"{death}: p99 {1000 * before:.1f} ms before, {1000 * after:.1f} ms after; {calls / len(load.seen):.3f} calls"
+        f"{death}: avoided after {detected_s:.2f} s; p99 {1000 * load.p99(1.0, DIES_S):.1f} ms before, "
+        f"{1000 * load.p99(DIES_S, recovered):.1f} ms until 2 s after that, {1000 * after:.1f} ms from then on, when "
+        f"{1000 * normal:.1f} ms is normal; {calls / len(load.seen):.3f} calls"
     )
-    assert {status for _, _, status in load.seen} == {200}
-    assert after < max(2 * before, 0.1)
+    assert {each.status for each in load.seen} == {200}
+    assert detected_s < DETECTED_S
+    assert after < NORMAL_TIMES * normal
     assert calls <= 1.1 * len(load.seen)
 
 
 RATE = 200.0  # requests a second: this process is client, gateway and provider in one
-DETECTED_S = 2.0  # what a silent deployment is given to answer
+DIES_S = 4.0
+LASTS_S = 12.0
+DETECTED_S = 2.5  # what a silent deployment is given to answer, and some
+NORMAL_TIMES = 2.0  # what requests take that never had to do with the dead one, at the same time on the same machine
 
 
 async def test_one_tenants_storm_does_not_delay_another(tmp_path: Path, provider: FaultyProvider) -> None:
     """The storm sends 50 times what the calm tenant does, and more than twice what the deployment can serve.
 
     Client, gateway and provider share one core here, so p99 is mostly theirs: it is shown, and held to its bound where
-    time is virtual, in tests/unit/test_admission.py.
+    each has a process of its own, in test_fairness.py, and where time is virtual, in tests/unit/test_admission.py.
     """
     provider.faults["slow"] = faulty.slow
     async with served(CONFIG.format(folder=tmp_path, port=provider.port, places=20)) as gateway:
@@ -131,20 +101,48 @@ async def test_one_tenants_storm_does_not_delay_another(tmp_path: Path, provider
         storm = Load(gateway.url, "key-of-the-storm", ALONE)
         await before.run(CALM_PER_S, STORM_S / 2)
         await asyncio.gather(calm.run(CALM_PER_S, STORM_S), storm.run(50 * CALM_PER_S, STORM_S))
-    refused = [took for _, took, status in storm.seen if status == 503]
+    refused = [each for each in storm.seen if each.status == 503]
     alone, beside = before.p99(), calm.p99(1.0)
     print(
         f"p99 {1000 * alone:.1f} ms alone, {1000 * beside:.1f} ms beside a storm of which {len(refused)} were refused"
     )
-    print(f"a refusal takes {1000 * statistics.median(refused):.2f} ms (median), of {len(storm.seen)} requests")
-    assert {status for _, _, status in calm.seen} == {200}
-    assert {status for _, _, status in storm.seen} == {200, 503}
-    assert all(retry_after for retry_after in storm.retry_after if retry_after != "")
-    middle = [statistics.median(took for _, took, _ in load.seen) for load in (before, calm)]
+    assert {each.status for each in calm.seen} == {200}
+    assert {each.status for each in storm.seen} == {200, 503}
+    assert all(int(each.retry_after) >= 1 for each in refused)
+    middle = [statistics.median(each.took for each in load.seen) for load in (before, calm)]
     assert middle[1] < 1.2 * middle[0] + NOISE_S
-    assert statistics.median(refused) < 0.005
 
 
 CALM_PER_S = 8.0
 STORM_S = 10.0
 NOISE_S = 0.05
+
+
+async def test_who_finds_no_place_is_told_within_5_ms_and_at_little_cost(
+    tmp_path: Path, provider: FaultyProvider
+) -> None:
+    provider.faults["slow"] = dead
+    config = CONFIG.format(folder=tmp_path, port=provider.port, places=2).replace("first_byte_s: 1", "first_byte_s: 60")
+    async with served(config.replace("idle_s: 1, total_s: 2", "idle_s: 60, total_s: 60")) as gateway:
+        waiting = [asyncio.create_task(gateway.chat("one", key="key-of-the-storm")) for _ in range(WAITING)]
+        gate = gateway.gateway.parts.gates.of("one", 2)
+        while gate.waiting < WAITING - 2:  # noqa: ASYNC110  # it is no event: they come
+            await asyncio.sleep(0.01)
+        took, began = [], time.process_time()
+        for _ in range(REFUSALS):
+            asked = time.perf_counter()
+            reply = await gateway.chat("one", key="key-of-the-storm")
+            took.append(time.perf_counter() - asked)
+            assert (reply.status_code, int(reply.headers["retry-after"]) >= 1) == (503, True)
+        cpu_ms = 1000 * (time.process_time() - began) / REFUSALS
+        print(
+            f"a refusal takes {1000 * statistics.median(took):.2f} ms (median); {cpu_ms:.2f} ms of CPU with its client"
+        )
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    assert statistics.median(took) < 0.005
+
+
+WAITING = 18  # two are served, and the queue of two places has room for 16
+REFUSALS = 200

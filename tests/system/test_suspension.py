@@ -1,4 +1,4 @@
-"""A suspension holds on every replica within a second, and a revoked key too."""
+"""A suspension holds on every replica within a second; so do a limit of everyone and the end of a key."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def within(seconds: float, true: Callable[[], bool]) -> float:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_a_suspension_holds_on_another_replica_within_a_second(
+def test_what_an_administrator_does_holds_on_another_replica_within_a_second(
     tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
     redis = RedisServer(tmp_path)
@@ -70,6 +70,11 @@ def test_a_suspension_holds_on_another_replica_within_a_second(
         admin("tenants/globex/suspend")
         within(WITHIN_S, lambda: status() == 403)
         admin("tenants/globex/resume")
+        within(WITHIN_S, lambda: status() == 200)
+        closed = {"tenant": None, "account": "deployment", "of": "small", "limit_usd": 0, "window": "day"}
+        made = admin("budgets", closed)
+        within(WITHIN_S, lambda: status() == 429)
+        httpx.delete(f"{here}/admin/v1/budgets/{made['id']}", headers=ADMIN, timeout=10).raise_for_status()
         within(WITHIN_S, lambda: status() == 200)
         admin(f"keys/{key['id']}/revoke")
         within(WITHIN_S, lambda: status() == 401)

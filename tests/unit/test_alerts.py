@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 from ledgers import ACME
 
-from gateway import alerts
+from gateway.alerting import alerts
+from gateway.configuration.schema import Alerts
 from gateway.ledger.base import Balance
-from gateway.schema import Alerts
 from gateway.sql.trends import Activity
 from gateway.types import NANO, Action, Every, Limit, Unit, Window
 
@@ -100,3 +101,15 @@ def test_a_spike_of_retries_is_told_and_the_usual_rate_is_not() -> None:
     assert "retries" not in kinds(activity(0, 1, attempts=109))
     assert "retries" in kinds(activity(0, 1, attempts=110))
     assert "retries" not in kinds(activity(0, 1, requests=49, attempts=200))
+
+
+def test_every_kind_of_trend_is_told_once_in_its_window_and_again_in_the_next() -> None:
+    before = [activity(hour, 0.1) for hour in range(2, 170)]
+    rows = [*before, activity(0, 40, deployment="b", attempts=300)]
+    told = {each.kind: each.id for each in alerts.trends(rows, WANTED, NOON)}
+    assert set(told) == {"daily", "trend", "mix", "retries"}
+    assert {each.kind: each.id for each in alerts.trends(rows, WANTED, NOON + 3599)} == told
+    later = [replace(each, hour=each.hour + 24) for each in rows]
+    tomorrow = {each.kind: each.id for each in alerts.trends(later, WANTED, NOON + 86_400)}
+    assert set(tomorrow) == set(told)
+    assert not set(tomorrow.values()) & set(told.values())

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import plugins
+from gateway.answers.likeness import alike, final_answer
 from gateway.plan import Context, Mode, Plan, Said, Step, Verdict
 from gateway.plugins import PluginError
 from gateway.types import Bucket, Deployment, Estimate, Format, Key, Price, Provider, Request, Tenant
 from router_policies.cascade import Cascade
-from router_policies.cascade.flaws import alike, final_answer, fits, flaw
+from router_policies.cascade.flaws import fits, flaw
 from router_policies.cascade.judge import Panel
 
 PROVIDER = Provider("p", "simulated")
@@ -75,6 +76,18 @@ def test_without_the_price_ratio_there_is_no_cascade_and_it_is_said() -> None:
     plan = Cascade(min_price_ratio=10).apply(Plan((step("cheap", 2), STRONG)), request(), CONTEXT)
     assert plan.mode is Mode.FAILOVER
     assert plan.reasons == ("cascade: would not pay, strong is too cheap",)
+
+
+@given(cheap=st.integers(1, 50), dear=st.integers(1, 50), accepted=st.integers(0, 100))
+def test_with_a_measured_share_there_is_a_cascade_just_where_it_costs_less_than_the_strong_one_alone(
+    cheap: int, dear: int, accepted: int
+) -> None:
+    first, strong = step("first", cheap, quality=0.1), step("strong", dear, quality=0.9)
+    plan = Cascade(accepted=accepted / 100).apply(Plan((first, strong)), request(), CONTEXT)
+    tried, alone = first.expected_cost or 0, strong.expected_cost or 0
+    gain = accepted * alone - 100 * tried  # of a hundred requests, what is spared less what is tried
+    if abs(gain) > 1:
+        assert (plan.mode is Mode.CASCADE) is (gain > 0)
 
 
 def test_what_is_unhealthy_is_not_tried() -> None:
@@ -226,6 +239,7 @@ def test_a_grader_is_shown_the_request_and_the_answer_and_its_hold_bounds_both()
     "options",
     [
         {"min_price_ratio": 0.5},
+        {"accepted": 1.5},
         {"agree": 0},
         {"agree": 2, "samples": 2},
         {"logprob_min": 1.5},

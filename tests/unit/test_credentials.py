@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -154,19 +155,19 @@ class Fixed:
 
 
 async def test_the_keyring_adds_what_a_providers_credentials_say() -> None:
-    ring = Keyring(Fixed)
+    ring = Keyring(Fixed, time.monotonic)
     proven = await ring.proven(CALL, VERTEX)
     assert proven.headers == {"content-type": "x", "authorization": "Bearer t"}
     assert (proven.url, proven.body, CALL.headers) == (CALL.url, CALL.body, {"content-type": "application/json"})
 
 
 async def test_a_call_to_a_provider_without_credentials_is_not_touched() -> None:
-    assert await Keyring(Fixed).proven(CALL, Provider("openai", "openai")) is CALL
+    assert await Keyring(Fixed, time.monotonic).proven(CALL, Provider("openai", "openai")) is CALL
 
 
 async def test_credentials_are_made_again_when_the_providers_options_change() -> None:
     Fixed.made = 0
-    ring = Keyring(Fixed)
+    ring = Keyring(Fixed, time.monotonic)
     for options in ({"credentials": "x"}, {"credentials": "x"}, {"credentials": "x", "credentials_file": "y"}):
         await ring.proven(CALL, Provider("vertex", "gemini", options=options))
     assert Fixed.made == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import calendar
+import time
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ async def test_an_issuer_that_cannot_be_reached_is_unreachable() -> None:
 
 async def test_the_keyring_finds_the_signer_by_its_name() -> None:
     own = provider(access_key_id="AKID", secret_access_key="s")
-    call = await Keyring(plugins.credentials).proven(CALL, own)
+    call = await Keyring(plugins.credentials, time.monotonic).proven(CALL, own)
     assert call.headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKID/")
     assert "/eu-west-1/bedrock/aws4_request" in call.headers["authorization"]
     assert {**CALL.headers}.items() <= {**call.headers}.items()

@@ -91,3 +91,51 @@ def test_every_panel_has_a_unit_a_description_and_a_place_of_its_own(path: Path)
     ]
     assert len(cells) == len(set(cells))
     assert all(x < 24 for x, _ in cells)
+
+
+UNITS = {"currencyUSD", "percentunit", "reqps", "ops", "s", "d", "none"}
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_a_dashboard_can_be_read_at_a_glance(path: Path) -> None:
+    for panel in panels(path):
+        defaults, title = panel["fieldConfig"]["defaults"], panel["title"]
+        assert defaults["unit"] in UNITS, title
+        assert defaults["noValue"] == "none", title
+        assert len(panel["description"]) <= 240, title
+        named = [target["legendFormat"] for target in panel["targets"]]
+        assert len(set(named)) == len(named), title
+        assert (named == [""]) is (panel["type"] == "stat"), "one figure needs no name, and several do"
+        assert panel["type"] == "stat" or len(title) <= 40, title
+        if "thresholds" in defaults:
+            steps = defaults["thresholds"]["steps"]
+            values = [step["value"] for step in steps]
+            assert values[0] is None, title
+            assert values[1:] == sorted(values[1:]), title
+            assert {step["color"] for step in steps} <= {"green", "orange", "red"}, title
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_a_dashboard_begins_with_figures_keeps_its_variables_and_leads_to_the_others(path: Path) -> None:
+    board = json.loads(path.read_text())
+    assert board["panels"][0]["type"] == "row"
+    assert board["panels"][1]["type"] in ("stat", "timeseries")
+    (link,) = board["links"]
+    assert (link["tags"], link["asDropdown"], link["includeVars"], link["keepTime"]) == (["tollgate"], True, True, True)
+    assert board["description"]
+    names = [each["name"] for each in board["templating"]["list"]]
+    assert names[0] == "datasource"
+    text = path.read_text()
+    assert all(f"${name}" in text or f"${{{name}}}" in text for name in names), "a variable that nothing uses"
+    assert set(re.findall(r"\$([a-z]+)\b", text)) <= {*names, "__range", "__rate_interval"}
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_no_row_of_panels_has_a_hole(path: Path) -> None:
+    lines: dict[int, list[tuple[int, int]]] = {}
+    for panel in panels(path):
+        place = panel["gridPos"]
+        lines.setdefault(place["y"], []).append((place["x"], place["x"] + place["w"]))
+    for line in lines.values():
+        ends = [0, *(end for _, end in sorted(line))]
+        assert [start for start, _ in sorted(line)] == ends[:-1], line

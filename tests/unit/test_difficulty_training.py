@@ -9,14 +9,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from easy_and_hard import EASY, HARD, made_outcomes
+from hypothesis import given as any_of
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from router_policies.difficulty import artifact
+from router_policies.difficulty.answers import learn_verifier, pairs
 from router_policies.difficulty.evaluation.curves import auroc, calibration_error
 from router_policies.difficulty.learn import Options, fold_of, learn, merged_tasks
 from router_policies.difficulty.outcomes import Outcomes, OutcomesError, outcomes, read
+from router_policies.difficulty.text import BUCKETS, kept
+from router_policies.difficulty.text import read as read_prompt
 from router_policies.difficulty.train import WorseArtifact, train
-from router_policies.difficulty.verifier import learn_verifier, pairs
 
 OPTIONS = Options(directions_max=40)
 
@@ -102,7 +106,7 @@ def test_the_card_names_data_figures_limits_and_hash(tmp_path: Path) -> None:
 
 def test_too_few_queries_are_refused() -> None:
     with pytest.raises(ValueError, match="too few"):
-        learn(made_outcomes(49))
+        learn(made_outcomes(19))
 
 
 def test_small_tasks_are_merged_into_their_parent_then_into_other() -> None:
@@ -163,3 +167,49 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
 def test_no_rows_are_refused() -> None:
     with pytest.raises(OutcomesError, match="no outcomes"):
         outcomes({name: [] for name in ("query_id", "prompt", "model", "score", "domain", "cost", "answer")})
+
+
+# readings in place of prompts
+
+SALT = "a-secret-of-the-operator"
+
+
+def as_readings(given: Outcomes, salt: str = SALT) -> Outcomes:
+    return replace(given, prompts=tuple(kept(text, salt) for text in given.texts), salt=salt)
+
+
+@any_of(text=st.text())
+def test_a_text_is_read_as_the_reading_of_it_is(text: str) -> None:
+    reading = kept(text, SALT)
+    assert read_prompt(text, SALT) == read_prompt(reading) == read_prompt(reading, SALT)
+    assert list(reading.words) == sorted(set(reading.words))
+    assert all(0 <= number < BUCKETS for number in reading.words)
+    assert len(reading) == len(text)
+
+
+def test_a_reading_has_no_order_and_another_salt_gives_other_numbers() -> None:
+    assert kept("red apple, old fox", SALT).words == kept("fox, old apple; red", SALT).words
+    words = " ".join(f"word{n}" for n in range(50))
+    assert len({kept(words, salt).words for salt in ("a" * 16, "b" * 16, "c" * 16)}) == 3
+
+
+def test_what_readings_teach_holds_for_texts_and_outlives_the_file(tmp_path: Path) -> None:
+    given = made_outcomes(600)
+    learned = learn(as_readings(given), OPTIONS)
+    assert auroc(learned.held_out[:, 0].astype(np.float64), given.scores[:, 0]) > 0.95
+    artifact.save(learned.model, {}, tmp_path)
+    loaded = artifact.load(tmp_path)
+    texts = [EASY.format("redfox", "oldcat"), HARD.format("newowl", "bigelk")]
+    thought = loaded.probabilities(texts)
+    assert np.allclose(thought, loaded.probabilities([kept(text, SALT) for text in texts]))
+    assert thought[0, 0] > 0.8 > 0.3 > thought[1, 0]
+    assert not loaded.opinion(texts[0], None).why
+
+
+def test_a_better_artifact_of_readings_is_not_replaced_by_a_worse_one(tmp_path: Path) -> None:
+    train(as_readings(made_outcomes()), tmp_path, options=OPTIONS)
+    kept_bytes = (tmp_path / artifact.ARRAYS).read_bytes()
+    few = as_readings(replace(made_outcomes(120, seed=9), domains=("all",) * 120))
+    with pytest.raises(WorseArtifact):
+        train(few, tmp_path, options=Options(directions_max=40, labels_min=1000))
+    assert (tmp_path / artifact.ARRAYS).read_bytes() == kept_bytes

@@ -6,25 +6,44 @@ import re
 from pathlib import Path
 
 import pytest
+from reference import PAGES
+from reference.commands import commands
 
 from gateway.settings import parse
 
 ROOT = Path(__file__).parents[2]
+GENERATED = {ROOT / "docs" / path for path in PAGES}
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_configuration_in_the_readme_is_right() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     for block in blocks:
-        found = parse(block.replace("sha256:...", f"sha256:{'0' * 64}"), {"OPENAI_API_KEY": "sk-test"})
+        found = parse(block, {"OPENAI_API_KEY": "sk-test", "ACME_KEY_SHA256": "0" * 64})
         assert list(found.routes) == ["auto"]
     assert blocks
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_a_link_leads_somewhere(document: Path) -> None:
-    links = re.findall(r"\]\(([^)#]+)", document.read_text())
-    assert [link for link in links if "://" not in link and not (document.parent / link).exists()] == []
+    links = {link for link in re.findall(r"\]\(([^)#]+)", document.read_text()) if "://" not in link}
+    places = {link: (document.parent / link).resolve() for link in links}
+    assert [link for link, place in places.items() if not place.exists() and place not in GENERATED] == []
+
+
+def test_a_test_that_is_named_exists() -> None:
+    named: set[tuple[str, str]] = set()
+    for document in (*DOCUMENTS, ROOT / "SECURITY.md"):
+        named |= set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", document.read_text()))
+        assert re.findall(r"`(?!tests/)[\w/]*test_\w+\.py[^`]*`", document.read_text()) == [], document
+    assert len(named) > 100
+    missing = [
+        f"{file}::{test}"
+        for file, test in sorted(named)
+        if not (ROOT / file).exists()
+        or (test and not re.search(rf"^(?:async )?def {test}\(", (ROOT / file).read_text(), re.MULTILINE))
+    ]
+    assert missing == []
 
 
 def test_every_make_target_has_a_word_of_help() -> None:
@@ -39,3 +58,9 @@ def test_the_demonstration_of_the_readme_is_the_one_that_is_configured() -> None
     for said in ("demo-key-0123456789", "8080"):
         assert said in readme
         assert said in demo
+
+
+def test_every_command_stands_in_the_readme() -> None:
+    table = (ROOT / "README.md").read_text().partition("| command | what it does |")[2].partition("\n\n")[0]
+    told = set(re.findall(r"`(?:tollgate )?([a-z]+)", table))
+    assert {name.split()[1] for name, _ in commands()} <= told

@@ -78,6 +78,15 @@ class TestCalls:
         assert not read.meter.complete
 
 
+def test_places_that_google_maps_told_are_a_fee_of_their_own() -> None:
+    looked = {"groundingMetadata": {"groundingChunks": [{"maps": {"uri": "https://maps.google.com/1", "title": "A"}}]}}
+    read = decoder(CHAT, stream=False)
+    reply = {**chunk(text("Here."), finish="STOP", candidate=looked), **usage(5, 7, candidatesTokenCount=2)}
+    drain(read, [json.dumps(reply).encode()])
+    assert read.meter.usage is not None
+    assert read.meter.usage.fees == {"maps": 1}
+
+
 class TestSignatures:
     def test_a_signed_call_follows_a_signed_thought(self) -> None:
         parts = (text("hm", thought=True), call(signed="AA=="), call("g"))

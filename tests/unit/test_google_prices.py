@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway import money, presets, rates
+from gateway import money
+from gateway.configuration import presets, rates
 from gateway.money import nano
 from gateway.types import Bucket, Price, Usage
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -173,3 +174,17 @@ def test_a_plan_known_to_be_for_a_task_expects_answers_like_those_to_such_tasks(
     assert (plan.task, plan.level, plan.steps[0].output_expected) == ("code", "hard", 700)
     other = Plan((step(talks={("code", ""): Talk(700)}),)).classified("chat", "easy")
     assert other.steps[0].output_expected == 300
+
+
+def test_habits_told_and_recalled_are_the_same_and_what_was_learned_since_counts_more() -> None:
+    habits = Habits()
+    habits.learn(asked("one"), CACHING, used(2000, output=90, reasoning=30), "low", "law")
+    habits.learn(asked("two"), CACHING, used(1, 2000), None, "")
+    told = habits.told()
+    assert json.loads(json.dumps(told)) == told
+    again = Habits()
+    again.learn(asked("one"), CACHING, used(2000, output=7), None, "")
+    again.recall("caching", told["caching"])
+    assert again.talks("caching")["law", "low"] == Talk(90.0, 30.0)
+    assert again.talks("caching")["", ""] == Talk(7.0)
+    assert again.told()["caching"]["cached_share"] == told["caching"]["cached_share"]

@@ -54,7 +54,9 @@ def test_the_names_are_the_public_contract() -> None:
         escalations_total failovers_total retries_total request_seconds upstream_seconds time_to_first_token_seconds
         overhead_seconds circuit_open inflight_requests reply_cache_total token_estimate_ratio usage_missing_total
         price_unknown_total overshoot_usd_total records_pending records_written_total records_failed_total
-        ledger_up deployment_info compared_cost_usd_total alerts_total"""
+        ledger_up deployment_info compared_cost_usd_total alerts_total batches_total provider_key_calls_total
+        shadows_total shadow_compared_total shadow_agreement_total
+        prompt_cache_breaks_total prompt_cache_lost_usd_total"""
     assert {f"tollgate_{name}" for name in promised.split()} == NAMES
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from gateway import money
 from gateway.money import nano
-from gateway.types import Bucket, Price, PriceWindow, Tier, Usage
+from gateway.plan import Step
+from gateway.types import Bucket, Deployment, Estimate, Price, PriceWindow, Provider, Tier, Usage
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()  # a Friday
 
@@ -251,6 +253,17 @@ def test_the_bound_knows_tier_service_tier_cache_writes_and_sound() -> None:
     assert bound(1000, service_tier="ultrafast") is None
     assert bound(1000, service_tier="flex") == 1000 * 4000  # it may be served, and billed, as the standard tier
     assert bound(1000, service_tier="batch") == 1000 * 1000
+
+
+def test_a_steps_worst_case_has_the_dearest_of_the_providers_own_tools_at_every_call() -> None:
+    listed = replace(price(input="1", output="1"), fees={"web_search": 10, "file_search": 25, "image": 900})
+    deployment = Deployment("d", Provider("p", "openai"), "m", listed)
+
+    def worst(calls: int) -> int | None:
+        return Step(deployment, Estimate(5, 5), 5, 5, 0.0, provider_calls=calls).worst_cost
+
+    assert worst(0) is not None
+    assert (worst(4) or 0) - (worst(0) or 0) == 4 * 25
 
 
 def test_sound_into_a_model_without_a_price_for_it_has_no_bound() -> None:

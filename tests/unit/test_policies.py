@@ -8,6 +8,7 @@ import pytest
 from gateway.plan import Context, Plan, Step
 from gateway.types import UNKNOWN_PRICE, Bucket, Deployment, Estimate, Format, Key, Price, Provider, Request, Tenant
 from router_policies.budget_aware import BudgetAware
+from router_policies.cascade import Cascade
 from router_policies.cheapest import Cheapest
 from router_policies.output_cap import OutputCap
 
@@ -52,6 +53,42 @@ def test_equal_costs_keep_their_order() -> None:
 def test_the_order_is_by_expected_cost_and_not_by_price() -> None:
     talkative = replace(step("talkative", 2), output_expected=4000)
     assert order(talkative, step("terse", 3, expected=10)) == ["terse", "talkative"]
+
+
+def flexible(name: str, rate: int, flex: int | None) -> Step:
+    rates = {Bucket.INPUT: rate, Bucket.OUTPUT: rate}
+    variants = {} if flex is None else {"flex": Price({Bucket.INPUT: flex, Bucket.OUTPUT: flex})}
+    deployment = Deployment(name, PROVIDER, name, Price(rates, variants=variants))
+    return Step(deployment, Estimate(1000, 1000), output_cap=100, output_expected=100, at=0.0)
+
+
+def tiers(plan: Plan) -> list[tuple[str, str]]:
+    return [(step.deployment.id, step.service_tier) for step in plan.steps]
+
+
+def test_a_request_that_can_wait_is_offered_the_flex_tier_before_the_standard_one_of_the_same_candidate() -> None:
+    plan = Plan((flexible("a", 10**9, 5 * 10**8), flexible("b", 8 * 10**8, None)))
+    patient, hasty = replace(request(), deadline_s=900.0), replace(request(), deadline_s=899.0)
+    after = Cheapest().apply(plan, patient, CONTEXT)
+    assert tiers(after) == [("a", "flex"), ("b", ""), ("a", "")]
+    assert "cheapest: the deadline allows the flex tier" in after.reasons
+    assert after.steps[0].expected_cost == (after.steps[2].expected_cost or 0) / 2
+    assert after.steps[0].worst_cost == after.steps[2].worst_cost, "it may be billed at the standard price"
+    assert Cheapest().apply(after, patient, CONTEXT).steps == after.steps
+    for asked, policy in ((hasty, Cheapest()), (request(), Cheapest()), (patient, Cheapest(flex_from_s=0))):
+        assert tiers(policy.apply(plan, asked, CONTEXT)) == [("b", ""), ("a", "")]
+
+
+def test_a_tier_that_the_client_names_stands() -> None:
+    plan = Plan((replace(flexible("a", 10**9, 5 * 10**8), service_tier="priority"),))
+    assert tiers(Cheapest().apply(plan, replace(request(), deadline_s=3600.0), CONTEXT)) == [("a", "priority")]
+
+
+def test_a_cascade_asks_no_model_twice_for_its_two_prices() -> None:
+    steps = (flexible("a", 10**8, 5 * 10**7), flexible("b", 2 * 10**8, None), flexible("c", 10**10, 5 * 10**9))
+    patient = replace(request(), deadline_s=3600.0)
+    plan = Cascade(agree=2).apply(Cheapest().apply(Plan(steps), patient, CONTEXT), patient, CONTEXT)
+    assert tiers(plan) == [("a", "flex"), ("b", ""), ("c", "")]
 
 
 def test_cheapest_says_so_and_an_empty_plan_stays_as_it_is() -> None:

@@ -11,8 +11,9 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from gateway import price_list, settings
+from gateway import settings
 from gateway.cli import app
+from gateway.configuration import price_list
 from gateway.sql.database import engine
 from gateway.sql.migrate import upgrade
 from gateway.sql.records import Filter, page, row, write
@@ -95,15 +96,26 @@ def test_records_are_priced_anew_beside_what_was_charged_and_that_is_logged(conf
     usage = {"input": 1_000_000}
     recorded = [
         Record(id="in", at=AT, tokens=usage, cost=140_000_000, overhead_cost=7, **known),
+        Record(
+            id="in.shadow",
+            at=AT,
+            tokens=usage,
+            cost=140_000_009,
+            calculated_cost=140_000_000,
+            overhead_cost=140_000_009,
+            shadow_of="in",
+            **known,
+        ),
         Record(id="out", at=AT + 86_400, tokens=usage, cost=140_000_000, **known),
     ]
     with made.connect().execution_options(write=True) as own, own.begin():
         write(own, map(row, recorded))
     found = run(config, "rerate", "--from", "2026-11-02", "--to", "2026-11-03")
-    assert "1 records, 1 with another cost, 0 that cannot be priced" in found.stdout
+    assert "2 records, 2 with another cost, 0 that cannot be priced" in found.stdout
     with made.connect() as own:
         costs = {each["id"]: (each["cost"], each["rerated_cost"]) for each in page(own, Filter(), 10)}
-        assert costs == {"in": (140_000_000, 150_000_007), "out": (140_000_000, None)}
+        shadow = 140_000_009, 150_000_009  # all of it is overhead, and counts once
+        assert costs == {"in": (140_000_000, 150_000_007), "in.shadow": shadow, "out": (140_000_000, None)}
         [(actor, action)] = own.exec_driver_sql("SELECT actor, action FROM audit").all()
         assert (actor, action) == ("cli", "prices.rerate")
     made.dispose()

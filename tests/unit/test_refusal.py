@@ -50,6 +50,7 @@ def nested(message: str, **rest: Any) -> dict[str, Any]:
         (400, {"object": "error", "message": "This model's maximum context length is 4096 tokens.", "code": 400}),
         (413, nested("Please reduce the length of the messages or completion.")),
         (500, nested("the request exceeds the available context size. try increasing the context size")),
+        (500, nested("input (4002 tokens) is too large to process. increase the physical batch size")),
     ],
 )
 def test_every_wording_of_a_context_overflow_is_one(status: int, body: Any) -> None:
@@ -202,3 +203,19 @@ def test_retry_advice_goes_along() -> None:
 )
 def test_an_error_inside_a_good_reply_states_its_own_status(body: Any, leaf: type[GatewayError]) -> None:
     assert type(reported(body, PROVIDER, 0.0)) is leaf
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (500, "tools param requires --jinja flag"),
+        (500, "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"),
+        (501, "This server does not support embeddings. Start it with `--embeddings`"),
+    ],
+)
+def test_a_server_that_was_started_without_what_is_asked_is_not_asked_again(status: int, message: str) -> None:
+    error = of(status, nested(message, type="server_error"))
+    assert type(error) is UpstreamDenied
+    assert (error.retryable, error.failover) == (False, True)
+    assert "does not serve this model as it was asked for" in error.message
+    assert type(of(500, nested("Internal error"))) is UpstreamFailed

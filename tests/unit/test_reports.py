@@ -7,7 +7,8 @@ import io
 import json
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import fields
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 from databases import a_record
+from focus_rules import problems
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection
@@ -22,15 +24,20 @@ from typer.testing import CliRunner
 
 from gateway.cli import app
 from gateway.reports import focus
-from gateway.reports.charges import Terms, apportioned
+from gateway.reports.charges import Charge, Terms, apportioned
 from gateway.reports.statement import charged, closed, differences, month_of
+from gateway.sql import by_day
 from gateway.sql.database import engine
 from gateway.sql.migrate import upgrade
 from gateway.sql.records import Filter, row, write
+from gateway.sql.rollup import renew
+from gateway.sql.spend import Sum
+from gateway.sql.stale import outdated
 from gateway.types import NANO, Bucket, Record
 
 MONTH = "2026-10"
 START, END = month_of(MONTH)
+FIGURES = len(fields(Sum)) - 3  # all but group, first and last
 GROUPINGS = ((), ("tenant",), ("upstream_model",), ("tag:feature", "day"), ("user",), ("task", "key"), focus.BY)
 DEAR = Terms(
     markup=Decimal("0.15"), markups={"globex": Decimal("0.333")}, shared=1_000_000_007, by_tokens=Decimal("0.7"),
@@ -58,6 +65,10 @@ def october() -> list[Record]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    return filled(tmp_path)
+
+
+def filled(tmp_path: Path) -> Path:
     url = f"sqlite:///{tmp_path}/test.db"
     upgrade(url)
     made = engine(url, 1)
@@ -193,34 +204,110 @@ def focus_rows(folder: Path) -> list[dict[str, str | None]]:
     return [{name: value or None for name, value in line.items()} for line in csv.DictReader(io.StringIO(said))]
 
 
-def test_a_focus_file_is_as_the_specification_says_and_adds_up(folder: Path) -> None:
-    found = focus_rows(folder)
-    assert list(focus.problems(found)) == []
+@pytest.fixture(scope="module")
+def allowed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str | None]]:
+    return focus_rows(filled(tmp_path_factory.mktemp("focus")))
+
+
+def test_a_focus_file_is_as_the_specification_says_and_adds_up(allowed: list[dict[str, str | None]]) -> None:
+    found = allowed
+    assert list(problems(found)) == []
     billed = sum(Decimal(row["BilledCost"] or "") for row in found)
     assert billed * NANO == sum(record.cost or 0 for record in october())
     assert sum(int(row["x_UnknownCostRequests"] or 0) for row in found) == 1
-    assert set(focus.MANDATORY) <= set(found[0])
+    tokens = sum(Decimal(row["ConsumedQuantity"] or "") for row in found)
+    assert tokens == sum(sum(record.tokens.values()) for record in october())
+    for tenant in ("acme", "globex", "initech"):
+        payable = sum(Decimal(row["BilledCost"] or "") for row in found if row["InvoiceId"] == f"{MONTH} {tenant}")
+        assert payable * NANO == sum(record.cost or 0 for record in october() if record.tenant == tenant)
+
+
+WORDS = st.one_of(st.just(""), st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=9))
+
+
+@given(
+    st.lists(
+        st.builds(
+            Charge,
+            st.builds(
+                lambda group, figures: Sum(group, *figures, first=0.0, last=0.0),
+                st.tuples(
+                    st.just("acme"),
+                    WORDS,
+                    WORDS,
+                    WORDS,
+                    WORDS,
+                    st.dates(date(2000, 1, 1), date(2100, 1, 1)).map(str),
+                    WORDS,
+                    st.none() | WORDS,
+                    st.none(),
+                ),
+                st.lists(st.integers(0, 10**15), min_size=FIGURES, max_size=FIGURES),
+            ),
+            markup=st.integers(-(10**12), 10**12),
+            shared=st.integers(0, 10**12),
+        ),
+        max_size=5,
+    )
+)
+def test_whatever_is_charged_is_a_row_that_focus_allows(charged: list[Charge]) -> None:
+    found = list(focus.rows(charged))
+    assert [row for row in found if list(row) != list(focus.COLUMNS)] == []
+    blank = [row for row in found if any(value is not None and not value.strip() for value in row.values())]
+    assert list(problems(row for row in found if row not in blank)) == []
+    assert sum(Decimal(row["BilledCost"] or "") for row in found) * NANO == sum(each.total for each in charged)
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
         ({"BilledCost": "1,000"}, "BilledCost cannot be"),
+        ({"BilledCost": "+1.0"}, "BilledCost cannot be"),
+        ({"PricingQuantity": "35.2E+7"}, "PricingQuantity cannot be"),
         ({"BillingCurrency": "dollars"}, "BillingCurrency"),
         ({"ChargeCategory": "usage"}, "ChargeCategory"),
+        ({"ChargeClass": "Credit"}, "ChargeClass cannot be"),
         ({"ServiceCategory": "AI"}, "ServiceCategory"),
+        ({"ServiceSubcategory": "Containers"}, "must be one of its ServiceCategory"),
         ({"ChargePeriodStart": "2026-10-01"}, "ChargePeriodStart"),
         ({"ChargePeriodEnd": "2026-12-01T00:00:00Z"}, "not within"),
         ({"Tags": "feature=x"}, "Tags"),
+        ({"Tags": '{"a": {"b": 1}}'}, "Tags"),
+        ({"Tags": '{"a": 1, "a": 2}'}, "Tags"),
         ({"Colour": "red"}, "no column of FOCUS"),
-        ({"ProviderName": None}, "ProviderName"),
+        ({"x_colour": "red"}, "no column of FOCUS"),
+        ({"ProviderName": None}, "ProviderName must not be null"),
+        ({"ProviderName": " "}, "ProviderName cannot be"),
+        ({"ProviderName": "openai"}, "must be 0 where a third party is paid"),
+        ({"EffectiveCost": "7.0"}, "EffectiveCost must add up"),
+        ({"ChargeCategory": "Credit", "ListCost": "7.0"}, "all costs of a charge that rests on no other"),
+        ({"ListUnitPrice": "2.0"}, "ListUnitPrice times"),
+        ({"ContractedUnitPrice": "2.0"}, "ContractedUnitPrice times"),
+        ({"ChargeCategory": "Tax"}, "PricingQuantity must be null of a tax"),
+        ({"PricingQuantity": None, "PricingUnit": None}, "PricingQuantity must not be null"),
+        ({"PricingUnit": None}, "PricingUnit must be null if"),
+        ({"ConsumedQuantity": None, "ConsumedUnit": None}, "ConsumedQuantity must be null"),
+        ({"ConsumedUnit": None}, "ConsumedUnit must be null if"),
+        ({"ChargeCategory": "Purchase"}, "must not be Usage-Based"),
+        ({"ResourceType": None}, "ResourceType must be null if"),
+        ({"ResourceName": "small"}, "ResourceName must not repeat"),
+        ({"SubAccountName": None}, "SubAccountName must be null if"),
     ],
 )
-def test_what_focus_does_not_allow_is_found(folder: Path, change: dict[str, str], problem: str) -> None:
-    found = [{**focus_rows(folder)[0], **change}]
-    assert problem in " ".join(focus.problems(found))
-    del found[0]["ListCost"]
-    assert "ListCost is missing" in " ".join(focus.problems(found))
+def test_what_focus_does_not_allow_is_found(
+    allowed: list[dict[str, str | None]], change: dict[str, str | None], problem: str
+) -> None:
+    assert problem in " ".join(problems([{**allowed[0], **change}]))
+
+
+def test_what_focus_does_not_allow_of_a_whole_file_is_found(allowed: list[dict[str, str | None]]) -> None:
+    first, second, *_ = allowed
+    less = {name: value for name, value in first.items() if name != "ListCost"}
+    assert list(problems([less])) == ["row 1: ListCost is missing"]
+    assert "other columns" in " ".join(problems([first, less]))
+    euros = {**second, "BillingAccountId": first["BillingAccountId"], "BillingCurrency": "EUR"}
+    assert "one for all of an account's rows" in " ".join(problems([first, euros]))
+    assert "must come after" in " ".join(problems([{"x_Own": "1", **first}]))
 
 
 # Closing a month
@@ -230,6 +317,17 @@ def test_a_closed_month_is_reproduced_to_the_byte(connection: Connection) -> Non
     once = closed(connection, MONTH, DEAR)
     assert json.dumps(closed(connection, MONTH, DEAR)) == json.dumps(once)
     assert differences(connection, once) == []
+
+
+def test_a_closed_month_is_the_same_whatever_is_summed_up_meanwhile(connection: Connection) -> None:
+    once = closed(connection, MONTH, DEAR)
+    every = {by: charged(connection, Filter(since=START, until=END), by, DEAR) for by in GROUPINGS}
+    for hour in outdated(connection)[::2]:
+        renew(connection, hour)
+    for day in by_day.due(connection, END + 86400, 99)[:20]:
+        by_day.renew(connection, day)
+    assert json.dumps(closed(connection, MONTH, DEAR)) == json.dumps(once)
+    assert {by: charged(connection, Filter(since=START, until=END), by, DEAR) for by in GROUPINGS} == every
 
 
 def test_what_changed_after_the_close_is_told(connection: Connection) -> None:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gateway import settings
-from gateway.payers import hard
+from gateway.configuration.payers import hard
 from gateway.settings import Settings, SettingsError
 from gateway.types import Action, Capability, Every, Limit, Unit, Window
 

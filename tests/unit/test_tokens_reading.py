@@ -6,6 +6,7 @@ import pytest
 
 from gateway.errors import InvalidRequest
 from gateway.tokens import choices, requested_output, validate
+from gateway.tokens.parts import PROVIDER_CALLS
 from gateway.tokens.reading import read
 from gateway.types import Capability, Format
 
@@ -188,6 +189,29 @@ def test_a_part_of_an_unknown_kind_is_counted_as_its_json():
 )
 def test_the_answers_length_is_what_the_client_asked(format, body, tokens):  # noqa: A002  # the noun
     assert requested_output(format, body) == tokens
+
+
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+
+
+@pytest.mark.parametrize(
+    ("format", "body", "calls"),
+    [
+        (Format.CHAT, {"messages": HI, "tools": [TOOL]}, 0),
+        (Format.CHAT, {"messages": HI, "tools": [TOOL, {"type": "web_search"}]}, PROVIDER_CALLS),
+        (Format.MESSAGES, {"messages": HI, "tools": [CLAUDE_TOOL, SEARCH]}, PROVIDER_CALLS),
+        (Format.MESSAGES, {"messages": HI, "tools": [{**SEARCH, "max_uses": 3}]}, 3),
+        (
+            Format.RESPONSES,
+            {"input": "hi", "tools": [{"type": "web_search"}, {"type": "file_search"}]},
+            2 * PROVIDER_CALLS,
+        ),
+        (Format.RESPONSES, {"input": "hi", "tools": [{"type": "web_search"}], "max_tool_calls": 4}, 4),
+        (Format.RESPONSES, {"input": "hi", "max_tool_calls": 4}, 0),
+    ],
+)
+def test_a_provider_calls_its_own_tools_as_often_as_the_request_lets_it(format, body, calls):  # noqa: A002  # the noun
+    assert read(format, body).provider_calls == calls
 
 
 def test_one_answer_is_wanted_unless_said_otherwise():

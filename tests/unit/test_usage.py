@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from gateway import usage
-from gateway.types import Bucket, Usage
+from gateway import money, usage
+from gateway.types import Bucket, Price, Usage
+from gateway.usage import shapes
 
 IN, OUT, READ, THINK = Bucket.INPUT, Bucket.OUTPUT, Bucket.CACHE_READ, Bucket.REASONING
 
@@ -245,3 +246,74 @@ def test_the_block_is_kept_as_it_came() -> None:
     found = usage.read(usage.CHAT, block)
     assert found is not None
     assert found.reported == block
+
+
+PRICED = Price(dict.fromkeys((IN, OUT, READ, Bucket.CACHE_WRITE_5M, Bucket.CACHE_WRITE_1H), 1000))
+COUNTED: list[tuple[usage.Shape, dict[str, Any]]] = [
+    (usage.CHAT, {"prompt_tokens": 10, "completion_tokens": 5}),
+    (usage.RESPONSES, {"input_tokens": 10, "output_tokens": 5}),
+    (usage.MESSAGES, {"input_tokens": 10, "output_tokens": 5}),
+    (usage.GEMINI, {"promptTokenCount": 10, "candidatesTokenCount": 5}),
+    (shapes.CONVERSE, {"inputTokens": 10, "outputTokens": 5}),
+]
+
+
+@pytest.mark.parametrize(("shape", "block"), COUNTED)
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"service_tier": "ultrafast"},
+        {"service_tier": {"type": "reserved"}},
+        {"speed": "turbo"},
+        {"inference_geo": "mars"},
+        {"inference_geo": ["mars"]},
+    ],
+)
+def test_what_is_served_in_a_way_nobody_knows_is_never_billed_at_the_standard_rate(
+    shape: usage.Shape, block: dict[str, Any], stated: dict[str, Any]
+) -> None:
+    plain, other = usage.read(shape, block), usage.read(shape, block | stated)
+    assert plain is not None
+    assert other is not None
+    assert money.cost(plain, PRICED, 0).total is not None
+    assert money.cost(other, PRICED, 0).total is None
+
+
+def test_fast_and_prioritised_is_neither_alone() -> None:
+    found = usage.read(usage.MESSAGES, {"input_tokens": 1, "speed": "fast", "service_tier": "priority"})
+    assert found is not None
+    assert found.service_tier == "fast,priority"
+
+
+@pytest.mark.parametrize(
+    ("shape", "block", "fee"),
+    [
+        (usage.MESSAGES, {"input_tokens": 1, "server_tool_use": {"code_execution_requests": 2}}, "code_execution"),
+        (usage.RESPONSES, {"input_tokens": 1, "server_side_tool_usage_details": {"drone_calls": 2}}, "drone"),
+        (usage.CHAT, {"prompt_tokens": 1, "server_tool_use_details": {"web_search_requests": 2}}, "web_search"),
+    ],
+)
+def test_each_tool_of_the_providers_own_is_a_fee_also_one_that_nobody_knows(
+    shape: usage.Shape, block: dict[str, Any], fee: str
+) -> None:
+    found = usage.read(shape, block)
+    assert found is not None
+    assert found.fees == {fee: 2}
+    assert money.cost(found, PRICED, 0).unknown == (f"fee:{fee}",)
+
+
+def test_tools_that_cost_nothing_are_no_fees() -> None:
+    free = {"web_fetch_requests": 3, "web_search_requests": 0, "note": 7}
+    found = usage.read(usage.MESSAGES, {"input_tokens": 1, "server_tool_use": free})
+    assert found is not None
+    assert found.fees == {}
+
+
+def test_a_cache_write_of_a_lifetime_nobody_knows_has_no_price() -> None:
+    kept = {"ephemeral_5m_input_tokens": 10, "ephemeral_24h_input_tokens": 90}
+    block = {"input_tokens": 1, "output_tokens": 1, "cache_creation_input_tokens": 100, "cache_creation": kept}
+    found = usage.read(usage.MESSAGES, block)
+    assert found is not None
+    assert found.tokens == {IN: 1, OUT: 1, Bucket.CACHE_WRITE_5M: 10}
+    assert found.fees == {"cache_write_token:ephemeral_24h_input_tokens": 90}
+    assert money.cost(found, PRICED, 0).total is None

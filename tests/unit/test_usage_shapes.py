@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from gateway import rates, usage, usage_shapes
+from gateway import usage
+from gateway.configuration import rates
 from gateway.types import Bucket, Usage
+from gateway.usage import shapes
 
 IN, OUT, READ = Bucket.INPUT, Bucket.OUTPUT, Bucket.CACHE_READ
 SHORT, LONG = Bucket.CACHE_WRITE_5M, Bucket.CACHE_WRITE_1H
@@ -15,7 +17,7 @@ FRIDAY = 1_795_132_800.0  # 2026-11-20
 
 
 def converse(tier: object = "", **block: Any) -> Usage:
-    found = usage_shapes.read_converse(block, {}, tier)
+    found = shapes.read_converse(block, {}, tier)
     assert found is not None
     return found
 
@@ -49,7 +51,7 @@ def test_details_of_a_wrong_type_are_no_details(details: Any) -> None:
 
 @pytest.mark.parametrize("block", [None, [], "usage", {}, {"totalTokens": 3}])
 def test_a_block_without_a_count_is_no_usage(block: object) -> None:
-    assert usage_shapes.read_converse(block, {}) is None
+    assert shapes.read_converse(block, {}) is None
 
 
 def test_the_tier_is_the_replys() -> None:
@@ -63,14 +65,14 @@ def test_cohere_is_counted_as_it_bills() -> None:
         "tokens": {"input_tokens": 1501, "output_tokens": 346, "reasoning_tokens": 304},
         "cached_tokens": 1008,
     }
-    found = usage.read(usage_shapes.COHERE, block)
+    found = usage.read(shapes.COHERE, block)
     assert found is not None
     assert found.tokens == {IN: 84, OUT: 10, Bucket.REASONING: 304}
     assert (found.fees, found.reported, found.flags) == ({"search_unit": 2}, block, ())
 
 
 def test_cohere_without_a_bill_is_counted_as_it_counts() -> None:
-    found = usage.read(usage_shapes.COHERE, {"tokens": {"input_tokens": 15, "output_tokens": 3}})
+    found = usage.read(shapes.COHERE, {"tokens": {"input_tokens": 15, "output_tokens": 3}})
     assert found is not None
     assert found.tokens == {IN: 15, OUT: 3}
 

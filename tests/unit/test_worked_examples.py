@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+import corpus
 import pytest
 
-from gateway import money, settings, usage
+from gateway import money, plugins, settings, usage
+from gateway.dialects.openai_responses_codec.metering import metered
 from gateway.money import nano
-from gateway.types import Bucket, Deployment, Price, PriceWindow, Tier, Usage
-from gateway.usage_tables import CHAT, MESSAGES
+from gateway.plan import Context, Plan, Stats, Step
+from gateway.types import Bucket, Deployment, Estimate, Format, Price, PriceWindow, Provider, Tenant, Tier, Usage
+from gateway.usage.tables import CHAT, MESSAGES
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()  # a Friday
+FREE = {"input_tokens": 0, "output_tokens": 0}
 IN, OUT, READ = Bucket.INPUT, Bucket.OUTPUT, Bucket.CACHE_READ
 
 
@@ -112,6 +116,14 @@ def test_a_call_that_does_not_say_how_much_it_searched_costs_the_most() -> None:
     assert money.total({IN: 1000}, one("perplexity", "sonar").price, NOON) == nano("0.012") + nano("0.001")
 
 
+def test_a_retired_model_costs_what_its_last_seller_asks_from_the_day_on() -> None:
+    names = ("anthropic/claude-3.5-sonnet", "anthropic/claude-3-5-sonnet-20241022")
+    for name in names:
+        before, after = (one("openrouter", name, at(1, 12, month) - 365 * 86400).price for month in (11, 12))
+        assert (spent(before, {IN: 10**6}), spent(after, {IN: 10**6})) == ("3.00", "6.00")
+        assert spent(after, {READ: 10**6}) == "0.60"
+
+
 def test_a_retired_name_costs_what_it_did_until_the_day_and_then_what_serves_it() -> None:
     before, after = (one("xai", "grok-3-mini", at(day, 12, month=5)).price for day in (14, 16))
     assert (spent(before, {IN: 10**5}), spent(after, {IN: 10**5})) == ("0.03", "0.125")
@@ -123,8 +135,106 @@ def test_a_tool_without_a_price_makes_the_cost_unknown() -> None:
     assert money.cost(Usage({IN: 1}, {"document_search": 1}), price, NOON).unknown == ("fee:document_search",)
 
 
+@pytest.mark.parametrize(
+    ("model", "offered", "fee"),
+    [
+        ("gpt-4o", "web_search_preview", "0.025"),
+        ("gpt-4.1-mini", "web_search_preview_2025_03_11", "0.025"),
+        ("gpt-4o", "web_search", "0.01"),
+        ("gpt-5", "web_search_preview", "0.01"),
+        ("o4-mini", "web_search_preview", "0.01"),
+    ],
+)
+def test_a_search_costs_by_the_tool_that_was_offered_and_whether_the_model_reasons(
+    model: str, offered: str, fee: str
+) -> None:
+    search = {"type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "x"}}
+    opened = {"type": "web_search_call", "status": "completed", "action": {"type": "open_page", "url": "x"}}
+    reply = {"tools": [{"type": offered}], "output": [search, opened, search], "usage": FREE}
+    deployment = one("openai", model)
+    found = metered(reply, deployment.provider)
+    assert found is not None
+    assert money.cost(found, deployment.price, NOON).total == 2 * nano(fee)
+
+
+def test_a_picture_that_a_response_draws_has_an_unknown_cost_and_not_none() -> None:
+    deployment = one("openai", "gpt-5")
+    found = metered(
+        {"output": [{"type": "image_generation_call", "result": "aGk="}], "usage": FREE}, deployment.provider
+    )
+    assert found is not None
+    assert money.cost(found, deployment.price, NOON).unknown == ("fee:image_generation",)
+
+
+@pytest.mark.parametrize(("model", "fee"), [("gpt-4o-search-preview", "0.025"), ("gpt-5-search-api", "0.01")])
+def test_a_model_that_always_searches_costs_so_by_the_call_and_is_held_so(model: str, fee: str) -> None:
+    price = one("openai", model).price
+    found = usage.read(CHAT, {"prompt_tokens": 0, "completion_tokens": 0})
+    assert found is not None
+    assert money.cost(found, price, NOON).total == nano(fee)
+    assert money.bound(price, 0, 0, cache_writes=False) == nano(fee)
+
+
+@pytest.mark.parametrize("model", ["sonar", "sonar-pro"])
+def test_a_search_of_any_size_is_within_the_bound(model: str) -> None:
+    price = one("perplexity", model).price
+    bound = money.bound(price, 1000, 1000, cache_writes=False)
+    assert bound is not None
+    for size in ("low", "medium", "high"):
+        found = usage.read(CHAT, {"prompt_tokens": 1000, "completion_tokens": 1000, "search_context_size": size})
+        assert found is not None
+        assert (money.cost(found, price, NOON).total or bound + 1) <= bound
+
+
+def test_flex_at_google_costs_half_but_for_what_is_read_from_the_cache_and_priority_is_unknown() -> None:
+    price = one("gemini", "gemini-2.5-flash").price
+    tokens = {IN: 10**6, OUT: 10**6, READ: 10**6}
+    assert money.cost(Usage(tokens), price, NOON).total == nano("2.83")
+    assert money.cost(Usage(tokens, service_tier="flex"), price, NOON).total == nano("0.15") + nano("1.25") + nano(
+        "0.03"
+    )
+    assert money.cost(Usage(tokens, service_tier="priority"), price, NOON).unknown == ("service_tier:priority",)
+    no_batch = one("gemini", "gemini-3-pro-preview").price
+    assert money.cost(Usage(tokens, service_tier="flex"), no_batch, NOON).total is None
+
+
 def test_pictures_that_a_picture_is_made_from_cost_where_the_price_says_so() -> None:
     pieces = {"image": 1, "image_input": 2}
     assert money.by_piece(pieces, one("xai", "grok-imagine-image-quality").price) == nano("0.07")
     assert money.by_piece(pieces, Price(fees={"image": 5})) == 5
     assert money.by_piece({"image:4k": 1}, one("xai", "grok-imagine-image-quality").price) is None
+
+
+OFFERS = {
+    "batch": ("0.65", None),
+    "reserved": ("0.95", None),
+    "third": ("1.20", 120.0),
+    "fourth": ("1.50", 140.0),
+    "fifth": ("2.10", 95.0),
+    "sixth": ("2.55", 210.0),
+    "fast": ("3.20", 750.0),
+    "faster": ("4.20", 620.0),
+}
+"""Of the same open model: what a million tokens of output cost, and how many come in a second."""
+
+
+def chosen(*left_out: str, **bounds: float) -> str:
+    """The price that is paid for a million tokens where these offers are not to be had and these bounds are set."""
+    steps, stats = [], {}
+    for name, (dollars, speed) in OFFERS.items():
+        if name not in left_out:
+            deployment = Deployment(name, Provider("p", "simulated"), name, Price(rates(input="0", output=dollars)))
+            steps.append(Step(deployment, Estimate(0, 0), 10**6, 10**6, NOON))
+            stats[name] = Stats(tokens_per_second=speed)
+    asked = corpus.request(Format.CHAT, {})
+    plan = plugins.policy("arbitrage", bounds).apply(Plan(tuple(steps)), asked, Context(Tenant("acme"), NOON, stats))
+    return spent(plan.steps[0].deployment.price, {OUT: 10**6})
+
+
+def test_of_eight_offers_the_cheapest_that_is_quick_enough_is_paid() -> None:
+    prices = [float(dollars) for dollars, _ in OFFERS.values()]
+    assert round(max(prices) / min(prices), 2) == 6.46
+    assert chosen() == "0.65"  # within an hour
+    assert chosen("batch") == "0.95"  # now, and committed
+    assert chosen("batch", "reserved") == "1.20"
+    assert chosen("batch", "reserved", tokens_per_second_min=500.0) == "3.20"

@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 
-from gateway import usage_shapes
 from gateway.conversation import Citation, Finish, Opaque
 from gateway.dialects import fields
 from gateway.dialects.deltas import (
@@ -29,6 +28,7 @@ from gateway.dialects.fields import maybe, need
 from gateway.dialects.refusal import reported
 from gateway.errors import GatewayError
 from gateway.types import Format, Provider
+from gateway.usage import shapes
 
 FINISHES: Mapping[str, Finish] = {
     "end_turn": Finish.END,
@@ -189,7 +189,7 @@ class ConverseReader:
 
     def _count(self, event: Mapping[str, Any]) -> Iterator[Delta]:
         rules = self._provider.options.get("usage", {})
-        seen = usage_shapes.read_converse(event.get("usage"), rules, _tier(event))
+        seen = shapes.read_converse(event.get("usage"), rules, _tier(event))
         if seen is not None:
             yield UsageSeen(seen)
 

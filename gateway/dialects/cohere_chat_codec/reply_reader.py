@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from gateway import usage, usage_shapes
+from gateway import usage
 from gateway.conversation import Citation, Finish
 from gateway.dialects import fields
 from gateway.dialects.deltas import (
@@ -26,6 +26,7 @@ from gateway.dialects.fields import maybe, need
 from gateway.dialects.refusal import reported
 from gateway.errors import GatewayError
 from gateway.types import Provider
+from gateway.usage import shapes
 
 Body: TypeAlias = Mapping[str, Any]
 
@@ -137,7 +138,7 @@ class CohereReader:
         yield PartEnded()
 
     def _end(self, end: Body) -> Iterator[Delta]:
-        seen = usage.read(usage_shapes.COHERE, end.get("usage"), self._provider.options.get("usage", {}))
+        seen = usage.read(shapes.COHERE, end.get("usage"), self._provider.options.get("usage", {}))
         if seen is not None:
             yield UsageSeen(seen)
         reason = str(end.get("finish_reason"))

@@ -89,6 +89,7 @@ class GeminiReader:
         self._refused = False
         self._counted: Usage | None = None
         self._queries: set[str] = set()
+        self._mapped = False  # whether Google Maps was looked at
 
     def read(self, data: bytes) -> Sequence[Delta]:
         """What one chunk says."""
@@ -129,8 +130,8 @@ class GeminiReader:
             self._counted = usage.read(usage.GEMINI, block, rules, _tier(block)) or self._counted
         if self._counted is None:
             return
-        searches = self._searches()
-        fees = {**self._counted.fees, "web_search": searches} if searches else self._counted.fees
+        asked = {"web_search": self._searches(), "maps": int(self._mapped)}
+        fees = {**self._counted.fees, **{fee: count for fee, count in asked.items() if count}}
         yield UsageSeen(replace(self._counted, fees=fees))
 
     def _searches(self) -> int:
@@ -176,7 +177,9 @@ class GeminiReader:
         self._queries.update(
             query for query in _list(grounding.get("webSearchQueries")) if isinstance(query, str) and query
         )
-        sources = [_object(_object(chunk).get("web")) for chunk in _list(grounding.get("groundingChunks"))]
+        chunks = [_object(chunk) for chunk in _list(grounding.get("groundingChunks"))]
+        self._mapped = self._mapped or any("maps" in chunk for chunk in chunks)
+        sources = [_object(chunk.get("web")) for chunk in chunks]
         for support in map(_object, _list(grounding.get("groundingSupports"))):
             quote = str(_object(support.get("segment")).get("text") or "")
             for at in _list(support.get("groundingChunkIndices")):

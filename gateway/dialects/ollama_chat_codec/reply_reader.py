@@ -8,7 +8,7 @@ from zlib import crc32
 
 import orjson
 
-from gateway import ndjson, usage, usage_shapes
+from gateway import ndjson, usage
 from gateway.conversation import Finish
 from gateway.dialects import fields
 from gateway.dialects.deltas import (
@@ -26,6 +26,7 @@ from gateway.dialects.fields import maybe, need
 from gateway.dialects.refusal import reported
 from gateway.errors import GatewayError
 from gateway.types import Provider
+from gateway.usage import shapes
 
 COUNTS = ("prompt_eval_count", "eval_count")
 
@@ -97,7 +98,7 @@ class OllamaReader:
     def _done(self, line: Mapping[str, Any]) -> Iterator[Delta]:
         self.complete = True
         counts = {name: line[name] for name in COUNTS if name in line}
-        seen = usage.read(usage_shapes.OLLAMA, counts, self._provider.options.get("usage", {}))
+        seen = usage.read(shapes.OLLAMA, counts, self._provider.options.get("usage", {}))
         if seen is not None:
             yield UsageSeen(seen)
         finish = Finish.TOOLS if self._calls else Finish.END

@@ -13,7 +13,10 @@ _FEES: Mapping[str, str] = {
     "web_search_call": "web_search",
     "file_search_call": "file_search",
     "code_interpreter_call": "code_interpreter",
+    "image_generation_call": "image_generation",  # billed by the tokens of another model, which no usage tells
 }
+_OLDER_SEARCH = "web_search_preview"
+"""A tool whose calls have a price of their own."""
 _UNBILLED = frozenset({"open_page", "find_in_page", "find"})
 """What a search call may also do: only searching is billed."""
 
@@ -29,10 +32,18 @@ def metered(response: Mapping[str, Any], provider: Provider) -> Usage | None:
         return None
     output = response.get("output")
     fees = dict(found.fees)
-    for fee in _called(output if isinstance(output, list) else ()):
-        if fee not in found.fees:
+    searches = _OLDER_SEARCH if _offers(response.get("tools"), _OLDER_SEARCH) else _FEES["web_search_call"]
+    for called in _called(output if isinstance(output, list) else ()):
+        fee = searches if called == _FEES["web_search_call"] else called
+        if called not in found.fees:
             fees[fee] = fees.get(fee, 0) + 1
     return found if fees == found.fees else replace(found, fees=fees)
+
+
+def _offers(tools: object, name: str) -> bool:
+    """Whether one of the tools is of this type, of whichever date."""
+    known = tools if isinstance(tools, list) else ()
+    return any(isinstance(tool, Mapping) and str(tool.get("type")).startswith(name) for tool in known)
 
 
 def _called(output: Sequence[Any]) -> Iterator[str]:

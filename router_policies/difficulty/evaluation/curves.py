@@ -85,6 +85,11 @@ def cost_of(cost: Floats, quality: Floats, wanted: float) -> float:
     return float(np.interp(wanted, y, x)) if wanted > y[0] else float(x[0])
 
 
+def ratio(part: float, whole: float) -> float:
+    """A part of a whole; nan where there is no whole."""
+    return part / whole if whole else float("nan")
+
+
 def calibration_error(p: Floats, good: Floats, bins: int = 10) -> float:
     """The expected calibration error in bins of equal width; nan without a pair that has both."""
     both = ~np.isnan(p) & ~np.isnan(good)

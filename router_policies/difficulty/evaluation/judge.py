@@ -1,4 +1,9 @@
-"""One file of outcomes to every figure.  Deterministic: resampling is seeded."""
+"""One file of outcomes to every figure.  Deterministic: resampling is seeded.
+
+A router is believed only where it has shown that it can rank: what it thinks of one half of the queries is used if on
+the labels of the other half it beat chance, and is otherwise an abstention.  That is the test anyone can make before
+switching a router on, with labels of their own; what it thinks untested stands beside it as `router, unchecked`.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +19,16 @@ from router_policies.difficulty.evaluation.curves import Floats, apgr, auroc, ca
 from router_policies.difficulty.evaluation.routes import (
     Choices,
     Field,
-    area,
+    areas,
+    beats_the_hull,
     filled,
     on_the_other_half,
     points,
     singles,
     sweep,
 )
-from router_policies.difficulty.learn import Options, fold_of, learn, merged_tasks
+from router_policies.difficulty.learn import QUERIES_MIN as LEARNED_MIN
+from router_policies.difficulty.learn import Options, Progress, fold_of, learn, merged_tasks, nothing
 from router_policies.difficulty.model import Array, Model, fingerprint
 from router_policies.difficulty.outcomes import Outcomes, OutcomesError
 from router_policies.difficulty.text import plain_name
@@ -29,12 +36,18 @@ from router_policies.difficulty.text import plain_name
 RESAMPLES = 200
 RECOVERED = (0.5, 0.8, 0.95)
 KEPT = (0.95, 0.99, 1.0)
+BY_CHANCE = 0.05
+"""A router has shown that it ranks if at most this share of the resamples of its labels is no better than chance."""
+COSTS_MIN = 0.5
+"""A model with costs on this share of its answers is priced; its other answers count as its mean."""
 COVERAGE_MIN = 0.8
 """A model joins, from the one with the most answers on, if this share of the queries so far has its answer too."""
 QUERIES_MIN = 20
 FRESH_MIN = 200
 """With fewer queries that the artifact was not trained on, all are used and the figures are marked `in_sample`."""
 TABLE_PRIOR = 20.0
+CHANCE = 0.5
+TIED = 1e-6
 FOLDS = 10
 
 
@@ -47,21 +60,36 @@ class Judged:
     tables: Mapping[str, Floats]  # other estimates of quality, queries x models
     in_sample: bool = False
     left_out: int = 0  # queries the artifact was trained on
+    verified: Floats | None = None  # P(right) of each answer by a verifier that has not seen its question
 
 
 def complete(outcomes: Outcomes) -> Outcomes:
-    """Without the models and the queries that have gaps.  Raises OutcomesError if fewer than 20 queries are left."""
+    """Without the models and the queries that have gaps.  Raises OutcomesError if fewer than 20 queries are left.
+
+    The model with the most answers joins first, then one that shares enough queries with it to compare the two.
+    """
     answered = ~np.isnan(outcomes.scores)
     models: list[int] = []
     rows = np.ones(len(outcomes), dtype=bool)
     for model in np.argsort(-answered.sum(axis=0), kind="stable").tolist():
         both = rows & answered[:, model]
-        if both.sum() >= COVERAGE_MIN * rows.sum() or (len(models) == 1 and both.sum() >= QUERIES_MIN):
+        if both.sum() >= (COVERAGE_MIN * rows.sum() if len(models) > 1 else QUERIES_MIN):
             models.append(model)
             rows = both
-    if rows.sum() < QUERIES_MIN or len(models) < 2:
-        raise OutcomesError(f"evaluation needs {QUERIES_MIN} queries that two models answered")
-    return outcomes.columns(sorted(models)).rows(np.flatnonzero(rows))
+    if not models:
+        most = int(answered.sum(axis=0).max(initial=0))
+        raise OutcomesError(
+            f"evaluation needs {QUERIES_MIN} queries with a score of one model; the most there are: {most}"
+        )
+    kept = outcomes.columns(sorted(models)).rows(np.flatnonzero(rows))
+    return replace(kept, costs=_priced(kept.costs))
+
+
+def _priced(costs: Floats) -> Floats:
+    """Costs, with a model's mean where a few are not known."""
+    known = ~np.isnan(costs)
+    mean = np.where(known, costs, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return np.where(~known & (known.mean(axis=0) >= COSTS_MIN), mean, costs)
 
 
 def with_artifact(outcomes: Outcomes, model: Model, embed: Callable[[tuple[str, ...]], Array] | None = None) -> Judged:
@@ -71,7 +99,7 @@ def with_artifact(outcomes: Outcomes, model: Model, embed: Callable[[tuple[str, 
     fresh = np.array([i for i, prompt in enumerate(whole.prompts) if fingerprint(prompt) not in seen], np.intp)
     in_sample = len(fresh) < min(FRESH_MIN, len(whole))
     kept = whole if in_sample else whole.rows(fresh)
-    thought = model.probabilities(kept.prompts, embed(kept.prompts) if embed else None)
+    thought = model.probabilities(kept.prompts, embed(kept.texts) if embed else None)
     table = np.array(
         [model.table[model.tasks.index(d)] if d in model.tasks else model.quality * np.nan for d in kept.domains]
     )
@@ -86,8 +114,16 @@ def with_artifact(outcomes: Outcomes, model: Model, embed: Callable[[tuple[str, 
     return Judged(kept, opinion.astype(np.float64), tables, in_sample, len(whole) - len(kept))
 
 
-def cross_fitted(outcomes: Outcomes, options: Options | None = None, embeddings: Array | None = None) -> Judged:
-    """Five models, each trained on four fifths of these outcomes, each judging the fifth it has not seen."""
+def cross_fitted(
+    outcomes: Outcomes,
+    options: Options | None = None,
+    embeddings: Array | None = None,
+    progress: Progress = nothing,
+) -> Judged:
+    """Five models, each trained on four fifths of these outcomes, each judging the fifth it has not seen.
+
+    Where four fifths are too few to learn from there is no opinion.
+    """
     options = options or Options()
     kept = complete(outcomes)
     if embeddings is not None:
@@ -97,6 +133,9 @@ def cross_fitted(outcomes: Outcomes, options: Options | None = None, embeddings:
     opinion = np.full(kept.scores.shape, np.nan)
     for each in range(options.folds):
         seen, unseen = np.flatnonzero(fold != each), np.flatnonzero(fold == each)
+        progress("learning from all parts but one", each, options.folds)
+        if len({kept.prompts[i] for i in seen}) < LEARNED_MIN:
+            continue
         model = learn(kept.rows(seen), options, embeddings=None if embeddings is None else embeddings[seen]).model
         prompts = kept.rows(unseen).prompts
         opinion[unseen] = model.probabilities(prompts, None if embeddings is None else embeddings[unseen])
@@ -132,6 +171,7 @@ def figures(judged: Judged, weak: str | None = None, strong: str | None = None, 
     quality = outcomes.scores.mean(axis=0)
     good = (outcomes.scores >= 0.5).astype(np.float64)
     unknown = np.isnan(judged.opinion)
+    weaker, best = _pair(judged, weak, strong)
     return {
         "queries": len(outcomes),
         "models": {name: _model(outcomes, judged, i) for i, name in enumerate(outcomes.models)},
@@ -141,9 +181,9 @@ def figures(judged: Judged, weak: str | None = None, strong: str | None = None, 
         "abstained_wholly": float(unknown.all(axis=1).mean()),
         "calibration_error": calibration_error(judged.opinion.ravel(), good.ravel()),
         "best_single": outcomes.models[int(quality.argmax())],
-        "pair": pair(judged, *_pair(judged, weak, strong), rng),
+        "pair": pair(judged, weaker, best, halves, rng),
         "cost": costs(judged, halves, rng),
-        "agreement": agreement.figures(outcomes, judged.opinion, rng),
+        "agreement": agreement.figures(outcomes, judged.opinion, rng, judged.verified),
     }
 
 
@@ -174,26 +214,50 @@ def _pair(judged: Judged, weak: str | None, strong: str | None) -> tuple[int, in
     return min(priced, key=lambda i: cost[i]) if priced else min(others, key=lambda i: quality[i]), best
 
 
-def pair(judged: Judged, weak: int, strong: int, rng: np.random.Generator) -> dict[str, Any]:
+Halves = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+def pair(judged: Judged, weak: int, strong: int, halves: Halves, rng: np.random.Generator) -> dict[str, Any]:
     """Weak against strong: the area under the gain curve and what share of queries a recovery takes."""
     outcomes = judged.outcomes
     gain = outcomes.scores[:, strong] - outcomes.scores[:, weak]
-    routers = {"router": judged.opinion[:, strong] - judged.opinion[:, weak]}
+    unchecked = judged.opinion[:, strong] - judged.opinion[:, weak]
+    routers = {"router": checked(unchecked, gain, halves, rng), "router, unchecked": unchecked}
     routers |= {name: table[:, strong] - table[:, weak] for name, table in judged.tables.items()}
     routers["prompt length"] = np.array([len(prompt) for prompt in outcomes.prompts], dtype=np.float64)
     routers["oracle"] = gain
     resampled = rng.integers(0, len(gain), (RESAMPLES, len(gain)))
     rows = {name: _gains(score, gain, resampled) for name, score in routers.items()}
     rows["random"] = _gains(np.zeros(len(gain)), gain, resampled)
-    rows["shuffled"] = _shuffled(routers["router"], gain, rng)
+    rows["zero-router hull"] = rows["random"]  # of two models it is nothing else
+    rows["shuffled"] = _shuffled(unchecked, gain, rng)
     return {
         "weak": outcomes.models[weak],
         "strong": outcomes.models[strong],
         "weak_quality": float(outcomes.scores[:, weak].mean()),
         "strong_quality": float(outcomes.scores[:, strong].mean()),
+        "believed": float((~np.isnan(routers["router"])).mean()),
         "routers": rows,
         "curves": {name: gain_curve(score, gain)[::4].tolist() for name, score in routers.items()},
     }
+
+
+def checked(score: Floats, gain: Floats, halves: Halves, rng: np.random.Generator) -> Floats:
+    """The scores of each half if on the other half they have shown to rank better than chance; else nan."""
+    out = np.full(len(score), np.nan)
+    for tuned, held in (halves, halves[::-1]):
+        if ranks(score[tuned], gain[tuned], rng):
+            out[held] = score[held]
+    return out
+
+
+def ranks(score: Floats, gain: Floats, rng: np.random.Generator) -> bool:
+    """Whether these scores find the gain better than chance does, and not by chance."""
+    if np.isnan(score).all() or gain.sum() <= 0:
+        return False
+    rows = rng.integers(0, len(gain), (RESAMPLES, len(gain)))
+    resampled = np.array([apgr(score[each], gain[each]) for each in rows])
+    return float(np.mean(~(resampled > CHANCE + TIED))) <= BY_CHANCE
 
 
 def _gains(score: Floats, gain: Floats, resampled: NDArray[np.int64]) -> dict[str, Any]:
@@ -220,12 +284,10 @@ def interval(value: float, resampled: list[float]) -> dict[str, float]:
     return {"value": value, "low": float(low), "high": float(high)}
 
 
-def costs(
-    judged: Judged, halves: tuple[NDArray[np.intp], NDArray[np.intp]], rng: np.random.Generator
-) -> dict[str, Any] | None:
+def costs(judged: Judged, halves: Halves, rng: np.random.Generator) -> dict[str, Any] | None:
     """All models that have costs: AIQ, and what keeping 95, 99, 100 % of the best single model's quality costs."""
     priced = np.flatnonzero(~np.isnan(judged.outcomes.costs).any(axis=0)).tolist()
-    if len(priced) < 2:
+    if not priced:
         return None
     outcomes = judged.outcomes.columns(priced)
     field = Field(outcomes.scores, outcomes.costs, halves)
@@ -234,7 +296,7 @@ def costs(
     routers = _routers(narrowed, field, rng)
     resampled = rng.integers(0, len(outcomes), (RESAMPLES, len(outcomes)))
     return {
-        "routers": {name: _costs(field, choices, resampled) for name, choices in routers.items()},
+        "routers": {name: _costs(field, choices, resampled, rng) for name, choices in routers.items()},
         "curves": {name: _curve(field, choices[0]) for name, choices in routers.items()},
     }
 
@@ -248,8 +310,10 @@ def _routers(judged: Judged, field: Field, rng: np.random.Generator) -> dict[str
         cost, quality = field.means(half)
         inside = np.isin(np.arange(len(task)), half)
         alone = singles(len(task), len(cost))
+        own = np.concatenate([sweep(filled(judged.opinion, quality), cost), alone])
         made = {
-            "router": np.concatenate([sweep(filled(judged.opinion, quality), cost), alone]),
+            "router": own if beats_the_hull(field, own, alone, half, rng) else alone,
+            "router, unchecked": own,
             "zero-router hull": alone,
             "random": alone[[int(cost.argmin()), int(quality.argmax())]],
             "shuffled": np.concatenate([sweep(filled(shuffled, quality), cost), alone]),
@@ -261,7 +325,9 @@ def _routers(judged: Judged, field: Field, rng: np.random.Generator) -> dict[str
     return {name: (first, second) for name, (first, second) in each.items()}
 
 
-def _costs(field: Field, choices: tuple[Choices, Choices], resampled: NDArray[np.int64]) -> dict[str, Any]:
+def _costs(
+    field: Field, choices: tuple[Choices, Choices], resampled: NDArray[np.int64], rng: np.random.Generator
+) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for share in KEPT:
         outcome = on_the_other_half(field, choices, share)
@@ -271,7 +337,9 @@ def _costs(field: Field, choices: tuple[Choices, Choices], resampled: NDArray[np
             "quality_share": interval(quality, [q for q, _ in each]),
             "cost_share": interval(cost, [c for _, c in each]),
         }
-    return {"aiq": area(field, choices), "kept": kept}
+    value, each_area = areas(field, choices, RESAMPLES, rng)
+    found = interval(value, each_area)
+    return {"aiq": value, "aiq_low": found["low"], "aiq_high": found["high"], "kept": kept}
 
 
 def _curve(field: Field, choices: Choices) -> dict[str, list[float]]:

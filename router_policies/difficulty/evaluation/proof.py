@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,17 +19,20 @@ from typing import Any
 import numpy as np
 
 from router_policies.difficulty import artifact
+from router_policies.difficulty.answers import learn_verifier, read_responses
 from router_policies.difficulty.evaluation import report
 from router_policies.difficulty.evaluation.curves import Floats, apgr, auroc, calibration_error
 from router_policies.difficulty.evaluation.judge import Judged, cross_fitted, figures, with_artifact
 from router_policies.difficulty.learn import Options, fold_of, learn
 from router_policies.difficulty.model import Array, Model
 from router_policies.difficulty.outcomes import Outcomes, read
-from router_policies.difficulty.verifier import learn_verifier, read_responses
+from router_policies.difficulty.text import plain_name
 
 APACHE = ("routellm_gsm8k_mmlu", "mmlu_pro", "gsm8k_zeroeval", "crux_zeroeval")
 """The outcome files whose licence lets an artifact that ships be trained on them."""
 TEMPLATE = Path(__file__).with_name("routing.template.md")
+PARTS = (("verifier", "each_file"), ("in_domain", "label_efficiency", "left_out", "policy_time", "shipped"))
+"""The sections of the page, in two processes: the verifier's answers are needed for the files too."""
 LABELS = (250, 1000, 2500)
 SEEDS = 3
 
@@ -46,17 +50,14 @@ class Proof:
         """The MMLU questions: two models."""
         return only(self.files[APACHE[0]], "mmlu/")
 
-    def sections(self) -> dict[str, str]:
-        """The figures by their names in the template."""
-        return {
-            "in_domain": self.in_domain(),
-            "files": self.each_file(),
-            "labels": self.label_efficiency(),
-            "left_out": self.left_out(),
-            "verifier": self.verifier(),
-            "time": self.policy_time(),
-            "card": shipped(),
-        }
+    def sections(self, names: Sequence[str]) -> dict[str, str]:
+        """The figures by their names in the template; tells on stderr how long each has taken."""
+        made = {}
+        for name in names:
+            start = time.monotonic()
+            made[name] = str(getattr(self, name)())
+            print(f"{name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)  # noqa: T201 - progress
+        return made
 
     def in_domain(self) -> str:
         """MMLU, five folds: text alone, then with embeddings."""
@@ -75,14 +76,14 @@ class Proof:
             return None
         from router_policies.difficulty.embeddings import Embedder  # noqa: PLC0415 - an optional dependency
 
-        return Embedder(self.embeddings)(self.mmlu.prompts)
+        return Embedder(self.embeddings)(self.mmlu.texts)
 
     def each_file(self) -> str:
         """Every file that may be trained on, cross-fitted; then CRUX without the models whose cost is not known."""
-        parts = [section(name, outcomes) for name, outcomes in self.files.items()]
+        parts = [section(name, outcomes, self.answered) for name, outcomes in self.files.items()]
         crux = self.files["crux_zeroeval"]
         visible = crux.columns([i for i, name in enumerate(crux.models) if not name.startswith("o1")])
-        parts.append(section("crux_zeroeval without o1", visible))
+        parts.append(section("crux_zeroeval without o1", visible, self.answered))
         return "\n\n".join(parts)
 
     def label_efficiency(self) -> str:
@@ -108,17 +109,24 @@ class Proof:
             score[held] = p[:, strong] - p[:, weak]
         return apgr(score, outcomes.scores[:, strong] - outcomes.scores[:, weak])
 
+    def shipped(self) -> str:
+        """The card of the artifact that ships, in a sentence."""
+        return shipped()
+
     def left_out(self) -> str:
         """Trained on all sets but one, judged on that one; the shipped artifact on files it never saw."""
         lines = [
-            "| judged on | trained on | abstained | APGR router | APGR random | AIQ router | AIQ hull |",
-            "|---|---|---|---|---|---|---|",
+            "| judged on | trained on | abstained | believed | APGR router | unchecked | AIQ router | AIQ hull |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         for name, judged, on in self._left_out():
             made = figures(judged)
             cost = made["cost"]["routers"] if made["cost"] else None
             area = f"{cost['router']['aiq']:.3f} | {cost['zero-router hull']['aiq']:.3f}" if cost else "|"
-            lines.append(f"| {name} | {on} | {made['abstained']:.0%} | {_area(made, 'router')} | 0.500 | {area} |")
+            told = f"{made['abstained']:.0%} | {made['pair']['believed']:.0%}"
+            lines.append(
+                f"| {name} | {on} | {told} | {_area(made, 'router')} | {_area(made, 'router, unchecked')} | {area} |"
+            )
         return "\n".join(lines)
 
     def _left_out(self) -> Iterator[tuple[str, Judged, str]]:
@@ -135,11 +143,24 @@ class Proof:
         arc = only(read([self.data / "routerbench_arc_mbpp_winogrande.parquet"]), "routerbench/arc")
         yield "ARC, models renamed to match", with_artifact(_as_mmlu_models(arc), learn(self.mmlu).model), "MMLU"
 
-    def verifier(self) -> str:
-        """Five folds by question; an answer's question is never on both sides."""
-        prompts = {key: text for file in self.files.values() for key, text in zip(file.ids, file.prompts, strict=True)}
+    @cached_property
+    def answers(self) -> tuple[Outcomes, list[str], list[str], Floats]:
+        """Recorded answers of cheap models, their questions and models, and P(right): five folds by question, an
+        answer's question is never on both sides."""
+        prompts = {key: text for file in self.files.values() for key, text in zip(file.ids, file.texts, strict=True)}
         labelled, questions, models = read_responses(self.data / "responses_cheap_models.parquet", prompts)
-        p = _verified(labelled, questions)
+        return labelled, questions, models, _verified(labelled, questions)
+
+    @cached_property
+    def answered(self) -> dict[tuple[str, str], float]:
+        """P(right) by question and model."""
+        _, questions, models, p = self.answers
+        names = map(plain_name, models)
+        return dict(zip(zip(questions, names, strict=True), p.tolist(), strict=True))
+
+    def verifier(self) -> str:
+        """Over all answers, then for each set and model."""
+        labelled, _, models, p = self.answers
         good = (labelled.scores[:, 0] >= 0.5).astype(np.float64)
         lines = ["| answers | AUROC | calibration error |", "|---|---|---|"]
         lines.append(f"| all, {len(good):,} | {auroc(p, good):.3f} | {calibration_error(p, good):.3f} |")
@@ -152,7 +173,7 @@ class Proof:
     def policy_time(self) -> str:
         """Microseconds for one opinion that is not remembered, on one core of the machine that made this page."""
         model = artifact.load(artifact.DEFAULT)
-        prompts = self.files["mmlu_pro"].prompts[:500]
+        prompts = self.files["mmlu_pro"].texts[:500]
         long = ["\n".join(prompts[i : i + 12])[:8000] for i in range(0, 480, 12)] * 10
         parts = []
         for name, texts in (("MMLU-Pro questions", list(prompts)), ("prompts of 2,000 tokens", long)):
@@ -183,9 +204,12 @@ def share(area: float, whole: float) -> float:
     return (area - 0.5) / (whole - 0.5)
 
 
-def section(name: str, outcomes: Outcomes) -> str:
-    """A file's figures as a table in Markdown."""
-    made = figures(cross_fitted(outcomes))
+def section(name: str, outcomes: Outcomes, answered: Mapping[tuple[str, str], float]) -> str:
+    """A file's figures as a table in Markdown; `answered`: P(right) by question and model, where a verifier read it."""
+    judged = cross_fitted(outcomes)
+    names = [plain_name(model) for model in judged.outcomes.models]
+    verified = np.array([[answered.get((key, name), np.nan) for name in names] for key in judged.outcomes.ids])
+    made = figures(replace(judged, verified=verified))
     lines = [f"**{name}.** {report.heading(name, made).split(': ', 1)[1]}.", ""]
     lines += ["| " + " | ".join(report.COLUMNS) + " |", "|" + "---|" * len(report.COLUMNS)]
     lines += ["| " + " | ".join(row) + " |" for row in report.rows(made)]
@@ -249,7 +273,10 @@ def shipped() -> str:
 def main() -> None:
     """Writes the page."""
     data, docs, *rest = map(Path, sys.argv[1:])
-    sections = Proof(data, rest[0] if rest else None).sections()
+    proof = Proof(data, rest[0] if rest else None)
+    with ProcessPoolExecutor(len(PARTS)) as pool:
+        made = list(pool.map(proof.sections, PARTS))
+    sections = {name: text for part in made for name, text in part.items()}
     docs.write_text(Template(TEMPLATE.read_text()).substitute(sections))
 
 

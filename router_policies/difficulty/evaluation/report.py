@@ -11,6 +11,7 @@ from typing import Any
 
 ORDER = (
     "router",
+    "router, unchecked",
     "task lookup",
     "artifact's task table",
     "prompt length",
@@ -67,12 +68,16 @@ def agreement(figures: Mapping[str, Any]) -> list[str]:
             continue
         chosen = found["chosen"]
         lines.append(
-            f"agreement cascade, {name} (most often {chosen['first']} and {chosen['second']}, else "
-            f"{chosen['strong']}): "
+            f"agreement cascade, {name} (most often {_asked_first(chosen)}, else {chosen['strong']}): "
             f"{_interval(found['quality_share'])} of the best single model's quality for "
             f"{_interval(found['cost_share'])} of its cost; {found['ended_cheap']:.0%} ended cheap"
         )
     return lines
+
+
+def _asked_first(chosen: Mapping[str, str]) -> str:
+    first, second = chosen["first"], chosen["second"]
+    return first if first == second else f"{first} and {second}"
 
 
 def picture(name: str, figures: Mapping[str, Any]) -> bytes:

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from router_policies.difficulty.evaluation.curves import Floats, aiq, hull
+from router_policies.difficulty.evaluation.curves import Floats, aiq, hull, ratio
 
 Choices = NDArray[np.intp]  # settings x queries: a model for each
 SETTINGS = 80
+INNER_SPLITS = 8
+NOISE = 1e-4
+"""Of AIQ: what is gained below this is nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,8 @@ class Outcome:
     def shares(self, rows: NDArray[np.intp] | slice = slice(None)) -> tuple[float, float]:
         """Quality and cost as shares of the best single model's."""
         return (
-            float(self.quality[rows].mean() / self.best_quality[rows].mean()),
-            float(self.cost[rows].mean() / self.best_cost[rows].mean()),
+            ratio(float(self.quality[rows].mean()), float(self.best_quality[rows].mean())),
+            ratio(float(self.cost[rows].mean()), float(self.best_cost[rows].mean())),
         )
 
 
@@ -111,18 +114,41 @@ def mixture(cost: Floats, quality: Floats, wanted: float) -> list[tuple[int, flo
     return [(place[at - 1], 1 - upper), (place[at], upper)]
 
 
-def area(field: Field, choices: tuple[Choices, Choices]) -> float:
+def areas(
+    field: Field, choices: tuple[Choices, Choices], resamples: int, rng: np.random.Generator
+) -> tuple[float, list[float]]:
     """AIQ from the cheapest model's cost to the best one's: the settings on the hull of one half, on the other half.
 
-    Mean of both ways.  Settings are not chosen anew where they are tested: of many, some look good by chance.
+    Mean of both ways, and of as many resamples of the tested halves.  Settings are not chosen anew where they are
+    tested: of many, some look good by chance.
     """
-    total = 0.0
+    total, resampled = 0.0, np.zeros(resamples)
     for tuned, held in ((0, 1), (1, 0)):
         cost, quality = field.means(field.halves[tuned])
         low, high = float(cost.min()), float(cost[quality.argmax()])
+        high = high if high > low else float(cost.max())
         kept = choices[tuned][on_hull(*points(field, choices[tuned], field.halves[tuned]))]
-        total += aiq(*points(field, kept, field.halves[held]), low, high if high > low else float(cost.max())) / 2
-    return total
+        rows = field.halves[held]
+        total += aiq(*points(field, kept, rows), low, high) / 2
+        for i in range(resamples):
+            drawn = rows[rng.integers(0, len(rows), len(rows))]
+            resampled[i] += aiq(*points(field, kept, drawn), low, high) / 2
+    return total, resampled.tolist()
+
+
+def beats_the_hull(
+    field: Field, own: Choices, alone: Choices, rows: NDArray[np.intp], rng: np.random.Generator
+) -> bool:
+    """Whether on these rows, tuned on one half of them and tested on the other, own settings beat mixing models.
+
+    In several splits, and by more than splits differ.
+    """
+    gained = []
+    for _ in range(INNER_SPLITS):
+        order = rng.permutation(rows)
+        inner = Field(field.score, field.cost, (order[: len(order) // 2], order[len(order) // 2 :]))
+        gained.append(areas(inner, (own, own), 0, rng)[0] - areas(inner, (alone, alone), 0, rng)[0])
+    return float(np.mean(gained)) > max(NOISE, 2 * float(np.std(gained)))
 
 
 def on_hull(cost: Floats, quality: Floats) -> list[int]:

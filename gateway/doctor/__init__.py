@@ -1,0 +1,1 @@
+"""The prompt-cache doctor: what keeps prompt caches from being read, where that stands, and what it costs."""

@@ -1,0 +1,52 @@
+"""What the scripts are asked and what they answer, as values.  Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gateway.errors import LimitReached
+from gateway.ledger.base import Line, Spent, refusal
+from gateway.ledger.places import AMOUNT_MAX, Placed, denies
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+def check(line: Line, index: int) -> tuple[int, int, int]:
+    """What reserve looks at for a line: its place's number, its limit (-1: never refuses), its amount."""
+    limit = min(line.limit.amount, AMOUNT_MAX - 1) if denies(line) else -1
+    return index + 1, limit, min(line.amount, AMOUNT_MAX)
+
+
+def used(spent: Spent) -> bytes:
+    """All that the request used."""
+    return _pack(_amounts(spent))
+
+
+def shares(spent: Spent) -> bytes:
+    """Who served how much of the request; nothing where whoever has an account served all of it."""
+    if spent.shares is None:
+        return b""
+    return _pack({name: _amounts(each) for name, each in spent.shares.items()})
+
+
+def _amounts(spent: Spent) -> list[int]:
+    return [min(each, AMOUNT_MAX) for each in (spent.cost, spent.requests, spent.input_tokens, spent.output_tokens)]
+
+
+def pairs(reply: list[int]) -> list[tuple[int, int]]:
+    """(spent, reserved) of each place."""
+    return list(zip(reply[2::2], reply[3::2], strict=True))
+
+
+def refused_by(lines: list[Line], placed: Placed, reply: list[int]) -> LimitReached:
+    """The error that says which line was full."""
+    _, now, number, spent, reserved, wait = reply
+    span = placed.spans[number - 1]
+    room_at = span.resets if wait < 0 else (now + wait) / 1000
+    return refusal(lines[number - 1], spent, reserved, room_at, now / 1000)
+
+
+def age(entry_id: bytes) -> tuple[int, int]:
+    """By which entries of several outboxes are put in order."""
+    at, _, number = entry_id.partition(b"-")
+    return int(at), int(number)
