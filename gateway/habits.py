@@ -8,8 +8,9 @@ of it lately it should have cached, and the share of it that it then reports is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import chain
 from typing import Any
+
+import orjson
 
 from gateway.plan import Talk, asked_effort
 from gateway.types import Bucket, Deployment, Request, Usage
@@ -23,7 +24,6 @@ UNKNOWN = Talk(300.0)
 WEIGHT = 0.2  # of the newest answer in a moving average
 PREFIXES_MAX = 20_000
 TALKS_MAX = 512  # of one deployment: (task, effort)
-DEPTH_MAX = 32
 TTL_S = 300.0
 """How long a provider keeps a prompt unless its usage says otherwise (Anthropic's default; OpenAI: 5 to 10 minutes)."""
 LONGER: Mapping[Bucket, float] = {
@@ -159,7 +159,7 @@ def charges_writes(deployment: Deployment) -> bool:
 
 
 def prefixes(body: Mapping[str, Any]) -> list[tuple[int, int]]:
-    """Each beginning of what is asked: its hash, and its length in characters; tools and instructions are the first.
+    """Each beginning of what is asked: its hash, and how long it is; tools and instructions are the first.
 
     Cache marks are left out: clients move them from turn to turn.
     """
@@ -167,7 +167,7 @@ def prefixes(body: Mapping[str, Any]) -> list[tuple[int, int]]:
     head, length = 0, 0
     setting = [body.get(name) for name in ("tools", "system", "instructions")]
     if any(setting):
-        head, length = imprint(setting, DEPTH_MAX)
+        head, length = imprint(setting)
         links.append((head, length))
     turns = body.get("messages")
     if turns is None:
@@ -176,7 +176,7 @@ def prefixes(body: Mapping[str, Any]) -> list[tuple[int, int]]:
         if type(turn) is dict and len(turn) == 2 and type(text := turn.get("content")) is str:  # most are: quicker
             head, length = hash((head, str(turn.get("role")), text)), length + len(text)
         else:
-            print_, chars = imprint(turn, DEPTH_MAX)
+            print_, chars = imprint(turn)
             head, length = hash((head, print_)), length + chars
         links.append((head, length))
     return links
@@ -189,18 +189,21 @@ def _turns(turns: object) -> Iterator[object]:
         yield turns
 
 
-def imprint(value: object, depth: int) -> tuple[int, int]:
-    """A hash of a JSON value, and how many characters its strings have."""
-    if isinstance(value, str):
-        return hash(value), len(value)
-    if depth == 0:
+def imprint(value: object) -> tuple[int, int]:
+    """A hash of a JSON value, and how long it is as JSON; 0 for one that is nested deeper than it can be written."""
+    try:
+        text = orjson.dumps(value)
+        if b'"cache_control"' in text:
+            text = orjson.dumps(_unmarked(value))
+    except orjson.JSONEncodeError:
         return 0, 0
-    if isinstance(value, Mapping):
-        value = [each for item in value.items() if item[0] != "cache_control" for each in item]
-    if isinstance(value, list):
-        parts = [imprint(each, depth - 1) for each in value]
-        return hash(tuple(chain([len(parts)], (part for part, _ in parts)))), sum(chars for _, chars in parts)
-    return hash((type(value), value)), 0
+    return hash(text), len(text)
+
+
+def _unmarked(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _unmarked(inner) for name, inner in value.items() if name != "cache_control"}
+    return [_unmarked(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _note(talks: Talks, key: tuple[str, str], talk: Talk) -> None:

@@ -24,7 +24,6 @@ PIECE_WORDS = 8  # at least, in a piece that ends with a line or a sentence
 PIECE_WORDS_MAX = 32
 PIECE_MASKED_CHARS = 4096
 """A longer piece is data and not prose: nothing is looked for in it."""
-DEPTH_MAX = 32
 
 TOOLS, SYSTEM = "tools", "system"
 HEAD = frozenset({TOOLS, SYSTEM})
@@ -139,7 +138,7 @@ def _texts(value: object) -> Iterator[str]:
             if name in value:
                 yield from _texts(value[name])
         if not rest.keys() <= {"role", "type"}:
-            yield chr(0) + str(imprint(rest, DEPTH_MAX)[0])
+            yield chr(0) + str(imprint(rest)[0])
 
 
 def _block(role: str, texts: list[str], ordered: list[str], left: int) -> Block:

@@ -107,7 +107,7 @@ def test_any_body_has_prefixes(body: dict[str, Any]) -> None:
     assert len(prefixes(body)) <= 3
 
 
-def test_a_body_nested_without_end_is_looked_at_only_so_deep() -> None:
+def test_a_body_nested_without_end_is_not_looked_into() -> None:
     deep: Any = "bottom"
     for _ in range(900):
         deep = [deep]
