@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from gateway import money
 from gateway.dialects.base import Decoder
 from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout
@@ -200,7 +202,7 @@ class Exchange:
         cost = step.worst_cost or 0
         spent = Spent(self.overhead + cost, shares=self._used(step.deployment, Spent(cost, 0)))
         lines = tuple(
-            replace(line, amount=missing)
+            structs.replace(line, amount=missing)
             for index, line in enumerate(self.reservation.lines)
             if line.limit.unit is Unit.COST
             and line.limit.action is Action.DENY
@@ -235,7 +237,7 @@ class Exchange:
         if not any(line.account.kind in STEP_KINDS for line in self.reservation.lines):
             return None
         counted = bool(self.spilt) and self.spilt[-1][0] is self.step  # the last attempt failed: its request is there
-        return self._used(self.step.deployment, replace(last, requests=0) if counted else last)
+        return self._used(self.step.deployment, structs.replace(last, requests=0) if counted else last)
 
     def bill(self, usage: Usage) -> Cost:
         """Prices usage on the deployment in use, at the hour of the request; as its provider does where that holds."""

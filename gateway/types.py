@@ -249,8 +249,7 @@ class Window:
         return f"rolling_{self.rolling_s}s" if self.rolling_s else str(self.every)
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(msgspec.Struct, frozen=True, gc=False):
     """What a limit is kept for: (tenant, acme), (key, k_1), (user, u7) ...  `tenant` owns it; "" when none does."""
 
     kind: str
@@ -350,7 +349,7 @@ class Outcome(StrEnum):
 
 
 # A dataclass with so many fields takes seven times as long to make; without its defaults a record is half as long.
-class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What happened: one per request that reached a provider, always."""
 
     id: str

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+
+from msgspec import structs
 
 from gateway.errors import LimitReached
 from gateway.ledger.base import Ledger, Reservation, full, refusal
@@ -67,5 +68,5 @@ def _sums(held: Sequence[Reservation]) -> list[Account]:
         for line in each.lines:
             place = (line.account, id(line.limit))
             known = whole.get(place)
-            whole[place] = line if known is None else replace(line, amount=known.amount + line.amount)
+            whole[place] = line if known is None else structs.replace(line, amount=known.amount + line.amount)
     return list(whole.values())

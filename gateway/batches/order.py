@@ -285,7 +285,7 @@ def _held(pipeline: Pipeline, tenant: Tenant, line: Asked, step: Step, id_: str)
     found = accounts.lines(line.request, tenant, pipeline.limits, plan)
     held = exchange.reserve(tuple(each for each in found if _holds(each)), HOLD_S)
     tags: dict[str, Any] = {**held.draft.tags, BATCH: id_}
-    return replace(held, draft=structs.replace(held.draft, service_tier=BATCH, tags=tags))
+    return structs.replace(held, draft=structs.replace(held.draft, service_tier=BATCH, tags=tags))
 
 
 def _holds(line: Account) -> bool:

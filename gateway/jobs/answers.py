@@ -173,7 +173,7 @@ class Answer:
             shares = dict(before.shares)
             for name in (f"deployment {record.deployment}", f"provider {record.provider}"):
                 shares[name] = shares.get(name, NOTHING) + answer
-        return replace(before + answer, shares=shares)
+        return structs.replace(before + answer, shares=shares)
 
 
 def answer_of(jobs: Jobs, clock: Callable[[], float] = time.time) -> Callable[[Site, Job], Answer]:

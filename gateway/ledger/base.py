@@ -22,7 +22,6 @@ reached, or too slow).  After LedgerUnavailable a reserve holds nothing; a settl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -33,8 +32,7 @@ from gateway.money import dollars
 from gateway.types import STEP_KINDS, Account, Limit, NanoUSD, Record, Unit
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True, gc=False):
     """One limit as it applies to one request: set `amount` aside in `account`."""
 
     account: Account
@@ -42,8 +40,7 @@ class Line:
     amount: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True, gc=False):
     """Set aside for one request across all its accounts."""
 
     id: str
@@ -64,8 +61,7 @@ def share_of(account: Account) -> str:
     return f"{account.kind} {account.id}" if account.kind in STEP_KINDS else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(msgspec.Struct, frozen=True, gc=False):
     """What a request really used, in each unit.
 
     `shares`: what of it each deployment and provider served, by `share_of` its account; who is not named served
@@ -102,7 +98,7 @@ class Spent:
 NOTHING = Spent(0, 0)
 
 
-class Balance(msgspec.Struct, frozen=True):
+class Balance(msgspec.Struct, frozen=True, gc=False):
     """One line's window as last seen."""
 
     account: Account

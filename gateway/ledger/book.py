@@ -50,7 +50,7 @@ class Cell:
     keep: int = 0
 
 
-class Hold(msgspec.Struct, frozen=True):
+class Hold(msgspec.Struct, frozen=True, gc=False):
     """What is known of an id.  `until`: unix ms when an open hold expires, and when any other is forgotten."""
 
     id: str

@@ -19,7 +19,7 @@ KEEP_MS = 16 * 86_400_000
 NOW = Span("now")
 
 
-class Place(msgspec.Struct, array_like=True, frozen=True):
+class Place(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A counter, and what one reservation wants of it.  The Lua scripts read these fields by position."""
 
     key: str
@@ -31,7 +31,7 @@ class Place(msgspec.Struct, array_like=True, frozen=True):
     share: str = ""  # of the request: see base.share_of
 
 
-class Take(msgspec.Struct, array_like=True, frozen=True):
+class Take(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What a hold has of a counter: enough to settle it without the lines."""
 
     key: str

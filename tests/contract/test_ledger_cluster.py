@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from dataclasses import replace
 
 from ledgers import PROVIDER, figures, hold, line
+from msgspec import structs
 from services import RedisServer
 
 from gateway.errors import LedgerUnavailable
@@ -17,7 +17,7 @@ from gateway.types import Account
 
 def of_tenant(number: int) -> Reservation:
     tenant = f"t{number}"
-    return replace(hold(f"r{number}", line(10, 1000, account=Account("tenant", tenant, tenant))), tenant=tenant)
+    return structs.replace(hold(f"r{number}", line(10, 1000, account=Account("tenant", tenant, tenant))), tenant=tenant)
 
 
 async def test_a_node_that_hangs_delays_only_its_own_tenants(redis_cluster: list[RedisServer]) -> None:
@@ -50,7 +50,7 @@ async def test_a_reservation_over_two_nodes_is_all_or_none(redis_cluster: list[R
     url = redis_cluster[1].url.replace("redis://", "redis+cluster://")
     ledger = open_redis(url, prefix="both:", timeout_s=5.0)
     shared = line(10, 95, account=PROVIDER)
-    holds = [replace(of_tenant(number), lines=(of_tenant(number).lines[0], shared)) for number in range(40)]
+    holds = [structs.replace(of_tenant(number), lines=(of_tenant(number).lines[0], shared)) for number in range(40)]
     answers = await asyncio.gather(*(ledger.reserve(each) for each in holds), return_exceptions=True)
     assert sum(isinstance(answer, list) for answer in answers) == 9
     own = [(await figures(ledger, each.lines[0]))[1] for each in holds]
