@@ -28,7 +28,7 @@ STAGES = (
     ("  of which the ledger in memory", "ledger/memory.py", "reserve"),
     ("encode for the provider", "dialects/openai_chat.py", "encode"),
     ("read the reply", "dialects/relay.py", "finish"),
-    ("  of which usage", "usage.py", "read"),
+    ("  of which usage", "usage/__init__.py", "read"),
     ("headers of the reply", "reply_headers.py", "reply_headers"),
     ("learn latency and count", "pipeline.py", "learn"),
     ("settle", "pipeline.py", "settle"),
