@@ -22,7 +22,7 @@ from bench.machine import Process
 VERSIONS = {"litellm": "1.106.2", "tensorzero": "2026.6.0", "@portkey-ai/gateway": "1.15.2"}
 ROOT = Path(__file__).parents[1]
 KEY = "sk-bench-9f2b7c31d0"
-PROVIDER, REDIS, FIRST = 9610, 9609, 9600
+PROVIDER, REDIS, FIRST = 9610, 9609, 9611
 """Ports: of the provider, of the ledger's Redis, and of the first contender."""
 
 
