@@ -2,7 +2,7 @@
 
     python -m bench [PART ...] [--only NAME ...] [--seconds 2] [--minutes 10]
 
-`stages` and `growth` run inside one process; the other parts are those of `bench.compare`.  What is left out for want
+`stages`, `growth` and `policies` run inside one process; the other parts are those of `bench.compare`.  What is left out for want
 of time is said.  Installing the contenders comes on top, once.  `soak` is meant to be run alone: 500,000 requests.
 """
 
@@ -16,7 +16,7 @@ import time
 from bench import compare
 from bench.contenders import ROOT, install
 
-INSIDE = ("stages", "growth")
+INSIDE = ("stages", "growth", "policies")
 USUAL = (*INSIDE, *(name for name in compare.PARTS if name != "soak"))
 FOR_GROWTH_S = 90.0
 """At most, where others are to come."""

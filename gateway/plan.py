@@ -67,17 +67,22 @@ class Step:
 
     def thinking(self, effort: str) -> Step:
         """The same step asked to think this hard, with what is known of such answers."""
-        return replace(self, effort=effort).on("", effort)
+        visible, reasoning = self._talk("", effort)
+        return replace(self, effort=effort, output_expected=visible, reasoning_expected=reasoning)
 
     def on(self, task: str, effort: str) -> Step:
         """The same step with what is known of its answers to such tasks with such effort; "" stands for any task."""
-        talk = self.talks.get((task, effort)) or self.talks.get(("", effort))
-        if talk is None:
-            return self if effort != "none" else replace(self, reasoning_expected=0)
-        visible, reasoning = within(self.output_cap, round(talk.visible), round(talk.reasoning))
+        visible, reasoning = self._talk(task, effort)
         if (visible, reasoning) == (self.output_expected, self.reasoning_expected):
             return self
         return replace(self, output_expected=visible, reasoning_expected=reasoning)
+
+    def _talk(self, task: str, effort: str) -> tuple[int, int]:
+        """Tokens to be seen and to be thought."""
+        talk = self.talks.get((task, effort)) or self.talks.get(("", effort))
+        if talk is None:
+            return self.output_expected, 0 if effort == "none" else self.reasoning_expected
+        return within(self.output_cap, round(talk.visible), round(talk.reasoning))
 
     def _expected(self) -> NanoUSD | None:
         if self.pieces and (owed := money.by_piece(self.pieces, self.deployment.price)) is not None:
