@@ -2,8 +2,9 @@
 
     python -m bench [PART ...] [--only NAME ...] [--seconds 2] [--minutes 10]
 
-`stages`, `growth` and `policies` run inside one process; the other parts are those of `bench.compare`.  What is left out for want
-of time is said.  Installing the contenders comes on top, once.  `soak` is meant to be run alone: 500,000 requests.
+`stages`, `growth` and `policies` run inside one process; the other parts are those of `bench.compare`.  What is left
+out for want of time is said.  Installing the contenders comes on top, once.  `soak` is meant to be run alone: 500,000
+requests.
 """
 
 from __future__ import annotations

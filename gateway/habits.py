@@ -43,6 +43,7 @@ class Habits:
     def __init__(self, prefixes_max: int = PREFIXES_MAX) -> None:
         self._prefixes_max = prefixes_max
         self._talks: dict[str, Talks] = {}
+        self._typical: dict[str, Talk] = {}  # by effort, until something is learned
         self._held: dict[int, dict[str, tuple[float, int]]] = {}  # prefix: by deployment, until when, how many tokens
         self._shares: dict[str, float] = {}
 
@@ -67,6 +68,7 @@ class Habits:
     def recall(self, deployment: str, known: Mapping[str, Any]) -> None:
         """Begins with what `told` said before; what has been learned since counts more."""
         talks = self.talks(deployment)
+        self._typical.clear()
         for task, effort, visible, reasoning in known["talks"][:TALKS_MAX]:
             talks.setdefault((task, effort), Talk(visible, reasoning))
         if known["cached_share"] is not None:
@@ -74,8 +76,13 @@ class Habits:
 
     def typical(self, effort: str) -> Talk:
         """What to expect of a deployment that has not answered yet: as many words as others, and no thoughts."""
-        known = [talk.visible for talks in self._talks.values() if (talk := talks.get(("", effort))) is not None]
-        return Talk(sum(known) / len(known)) if known else UNKNOWN
+        found = self._typical.get(effort)
+        if found is None:
+            known = [talk.visible for talks in self._talks.values() if (talk := talks.get(("", effort))) is not None]
+            found = Talk(sum(known) / len(known)) if known else UNKNOWN
+            if len(self._typical) < TALKS_MAX:  # efforts are clients' words
+                self._typical[effort] = found
+        return found
 
     def cached(self, request: Request, now: float) -> dict[str, int]:
         """Tokens of the request that each deployment has likely cached; those that have none are not named."""
@@ -98,6 +105,7 @@ class Habits:
         visible = (usage.output_tokens - reasoning) / choices
         word = asked_effort(request.body) or "" if effort is None else effort
         talk, talks = Talk(visible, reasoning / choices), self.talks(deployment)
+        self._typical.clear()
         _note(talks, ("", word), talk)
         if task:
             _note(talks, (task, word), talk)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gateway.habits import CACHED_MIN, TTL_S, Habits, prefixes
+from gateway.habits import CACHED_MIN, TALKS_MAX, TTL_S, UNKNOWN, Habits, prefixes
 from gateway.plan import Plan, Step, Talk
 from gateway.types import Bucket, Deployment, Estimate, Format, Key, Price, Provider, Request, Usage
 
@@ -188,3 +189,14 @@ def test_habits_told_and_recalled_are_the_same_and_what_was_learned_since_counts
     assert again.talks("caching")["law", "low"] == Talk(90.0, 30.0)
     assert again.talks("caching")["", ""] == Talk(7.0)
     assert again.told()["caching"]["cached_share"] == told["caching"]["cached_share"]
+
+
+def test_what_is_typical_follows_every_answer_and_keeps_no_more_words_than_it_may() -> None:
+    habits = Habits()
+    for number in range(2 * TALKS_MAX):
+        assert habits.typical(f"word {number}") == UNKNOWN
+    assert len(habits._typical) == TALKS_MAX
+    habits.learn(asked("one"), CACHING, used(10, output=50), "none", "")
+    assert habits.typical("none").visible == 50
+    habits.learn(asked("one"), replace(CACHING, id="other"), used(10, output=150), "none", "")
+    assert habits.typical("none").visible == 100
