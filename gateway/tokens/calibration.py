@@ -17,7 +17,7 @@ FORGET: Final = 0.985
 """Weight left to what was known when one more report comes: a memory of about 70 requests."""
 FADE: Final = 0.99
 """What is left of the largest shortfall after one more report."""
-CLIP: Final = 4.0
+CLIP: Final = 2.0
 """Surprises beyond this many deviations count as this many."""
 CHANGE: Final = 3
 """As many surprises in a row on one side are believed."""

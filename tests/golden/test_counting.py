@@ -38,10 +38,6 @@ KEY = Key("k", "t", "test", b"")
 HELD_AFTER = 20
 MEDIA = re.compile(r"<BLOB type=\w+ ?(?:(\d+)x(\d+))?.*?bytes=(\d+).*?>")
 
-# Not estimated within 6 %: Vercel's Gemini counts the tools whole or by a third, by who serves the call.  (Venice, with
-# 18 rows, adds 900 to 5,000 tokens of search results to requests that do not ask for them.)
-LOOSE_TOOLS = {"vercel-gateway"}
-
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
@@ -200,6 +196,9 @@ async def test_the_families_lean_neither_way_before_any_report():
 
 
 def test_tools_are_estimated_within_six_percent_on_each_provider(guesses):
+    # Vercel's Gemini counts the tools whole or by a third, by who serves the call: in four of five orders of these
+    # recordings its median is below 5 %, in one 11 %.  (Venice, with 18 rows, is too few: it adds 900 to 5,000 tokens of
+    # search results to requests that do not ask for them.)
     medians = {}
     for provider, found in by_provider([guess for guess in guesses if guess.tools]).items():
         held = found[HELD_AFTER:]  # whatever the models
@@ -207,8 +206,7 @@ def test_tools_are_estimated_within_six_percent_on_each_provider(guesses):
         if len(held) >= HELD_AFTER:
             medians[provider] = quantile([guess.error for guess in held], 0.5)
     assert len(medians) >= 12
-    over = {name: median for name, median in medians.items() if median > 0.06}
-    assert set(over) <= LOOSE_TOOLS, over
+    assert {name: median for name, median in medians.items() if median > 0.06} == {}
 
 
 def test_ninety_nine_of_a_hundred_held_requests_are_bounded(guesses):
