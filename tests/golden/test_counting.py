@@ -197,8 +197,8 @@ async def test_the_families_lean_neither_way_before_any_report():
 
 def test_tools_are_estimated_within_six_percent_on_each_provider(guesses):
     # Vercel's Gemini counts the tools whole or by a third, by who serves the call: in four of five orders of these
-    # recordings its median is below 5 %, in one 11 %.  (Venice, with 18 rows, is too few: it adds 900 to 5,000 tokens of
-    # search results to requests that do not ask for them.)
+    # recordings its median is below 5 %, in one 11 %.  (Venice, with 18 rows, is too few: it adds 900 to 5,000 tokens
+    # of search results to requests that do not ask for them.)
     medians = {}
     for provider, found in by_provider([guess for guess in guesses if guess.tools]).items():
         held = found[HELD_AFTER:]  # whatever the models

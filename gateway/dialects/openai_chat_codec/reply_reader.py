@@ -8,7 +8,8 @@ OpenAI's are left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -106,13 +107,10 @@ class ChatReader:
         if choice.get("error"):
             self.failure = reported(choice, self._provider, self._now)
         name = names[0] if choice.get(names[0]) is not None else names[1]
-        if message := maybe(choice, name, fields.mapping):
-            if message.keys() <= _PLAIN:
-                yield from self._content(message, at)
-            else:
-                yield from self._message(message, at)
-        if isinstance(logprobs := choice.get("logprobs"), dict):
-            yield TextDelta("", at, logprobs)
+        message = maybe(choice, name, fields.mapping) or {}
+        said = self._content(message, at) if message.keys() <= _PLAIN else self._message(message, at)
+        logprobs = choice.get("logprobs")
+        yield from _probable(said, logprobs, at) if isinstance(logprobs, dict) else said
         if finish := choice.get("finish_reason") or _old_finish(choice):
             self.complete = True
             yield Finished(FINISHES.get(str(finish), Finish.END), None, at)
@@ -196,6 +194,19 @@ def _objects(value: object) -> Iterator[Mapping[str, Any]]:
 def _is_error(body: Mapping[str, Any], *, whole: bool) -> bool:
     """Whether a body without choices is an error laid flat.  A whole reply must have them."""
     return whole or body.get("object") == "error" or ("id" not in body and bool(body.keys() & {"message", "detail"}))
+
+
+def _probable(said: Iterable[Delta], logprobs: Mapping[str, Any], choice: int) -> Iterator[Delta]:
+    """The probabilities of a chunk's tokens, with its text where it has one."""
+    left: Mapping[str, Any] | None = logprobs
+    for delta in said:
+        if left is not None and isinstance(delta, TextDelta):
+            yield replace(delta, logprobs=left)
+            left = None
+        else:
+            yield delta
+    if left is not None:
+        yield TextDelta("", choice, left)
 
 
 def _old_finish(choice: Mapping[str, Any]) -> object:

@@ -108,23 +108,25 @@ class ResponsesReader:
             ours = self._calls[index] = len(self._calls)
             yield ToolCallStarted(ours, str(item.get("call_id") or f"call_{ours}"), str(item.get("name") or ""))
 
-    def _delta(self, event: Event, make: Callable[[str], Delta]) -> Iterator[Delta]:
-        index, text = _place(event), maybe(event, "delta", fields.string)
+    def _piece(self, event: Event) -> str:
+        text = maybe(event, "delta", fields.string) or ""
         if text:
-            self._said.add(index)
-            yield make(text)
+            self._said.add(_place(event))
+        return text
 
     def _text_delta(self, event: Event) -> Iterator[Delta]:
-        for delta in self._delta(event, TextDelta):
-            if isinstance(delta, TextDelta):
-                self._text.setdefault(_place(event), []).append(delta.text)
-                yield TextDelta(delta.text, logprobs=_logprobs(event.get("logprobs")))
+        text, logprobs = self._piece(event), _logprobs(event.get("logprobs"))
+        if text or logprobs:
+            self._text.setdefault(_place(event), []).append(text)
+            yield TextDelta(text, logprobs=logprobs)
 
     def _refusal_delta(self, event: Event) -> Iterator[Delta]:
-        return self._delta(event, RefusalDelta)
+        if text := self._piece(event):
+            yield RefusalDelta(text)
 
     def _thought_delta(self, event: Event) -> Iterator[Delta]:
-        return self._delta(event, ReasoningDelta)
+        if text := self._piece(event):
+            yield ReasoningDelta(text)
 
     def _summary_part(self, event: Event) -> Iterator[Delta]:
         if event.get("summary_index") and _place(event) in self._said:
@@ -132,8 +134,8 @@ class ResponsesReader:
 
     def _arguments(self, event: Event) -> Iterator[Delta]:
         ours = self._calls.get(_place(event))
-        if ours is not None:
-            yield from self._delta(event, lambda text: ArgumentsDelta(ours, text))
+        if ours is not None and (text := self._piece(event)):
+            yield ArgumentsDelta(ours, text)
 
     def _annotation(self, event: Event) -> Iterator[Delta]:
         annotation = event.get("annotation")
