@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from msgspec import structs
-
 from gateway import money
 from gateway.dialects.base import Decoder
 from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 
 TOKENS_PER_SECOND = 60.0
 """Of a deployment nobody has measured: what an answer that was hung up on may have grown to by then."""
-
 COUNTED_CHARS_MAX = 200_000
 """Of an answer that is thrown away: a body without end must not hold up everyone else while it is counted."""
 
@@ -202,7 +199,7 @@ class Exchange:
         cost = step.worst_cost or 0
         spent = Spent(self.overhead + cost, shares=self._used(step.deployment, Spent(cost, 0)))
         lines = tuple(
-            structs.replace(line, amount=missing)
+            Line(line.account, line.limit, missing)
             for index, line in enumerate(self.reservation.lines)
             if line.limit.unit is Unit.COST
             and line.limit.action is Action.DENY
@@ -237,7 +234,8 @@ class Exchange:
         if not any(line.account.kind in STEP_KINDS for line in self.reservation.lines):
             return None
         counted = bool(self.spilt) and self.spilt[-1][0] is self.step  # the last attempt failed: its request is there
-        return self._used(self.step.deployment, structs.replace(last, requests=0) if counted else last)
+        own = Spent(last.cost, 0 if counted else last.requests, last.input_tokens, last.output_tokens)
+        return self._used(self.step.deployment, own)
 
     def bill(self, usage: Usage) -> Cost:
         """Prices usage on the deployment in use, at the hour of the request; as its provider does where that holds."""
