@@ -132,7 +132,11 @@ async def deployments(at: At) -> dict[str, Any]:
 
 
 @router.get("/audit")
-async def audit(at: At, limit: Annotated[int, Query(ge=1, le=1000)] = 100, after: int | None = None) -> dict[str, Any]:
+async def audit(
+    at: At,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[int | None, Query(ge=0, le=records.INT_MAX - 1)] = None,
+) -> dict[str, Any]:
     """Who changed what, newest first."""
     entries = await at.store.log(limit, after)
     return listed(entries, next=entries[-1]["id"] if len(entries) == limit else None)

@@ -289,6 +289,12 @@ async def test_every_change_is_in_the_log_with_what_was_and_what_is(admin: Admin
         assert len(connection.execute(select(audit)).all()) == 4
 
 
+@pytest.mark.parametrize("after", [-1, 2**63, 10**30])
+async def test_a_place_in_the_log_that_no_number_of_it_reaches_is_a_clients_mistake(admin: Admin, after: int) -> None:
+    refused = await admin("GET", "audit", None, 400, params={"after": after})
+    assert refused["error"]["param"] == "after"
+
+
 async def test_changes_at_once_are_all_made_and_each_has_its_revision(admin: Admin) -> None:
     await asyncio.gather(*(admin("PUT", f"tenants/t{number}", {}, 201) for number in range(12)))
     replies = await asyncio.gather(
