@@ -1,4 +1,4 @@
-"""A YAML text as plain values that remember their lines, with `${ENV}` filled in.  Pure but for the reader's table.
+"""A YAML text as plain values that remember their lines, with `${ENV}` filled in.
 
 In any string value `${NAME}` stands for the environment variable, `${NAME:-text}` for it or else the text,
 `${NAME:+text}` for the text if it is set, and `$${` for a literal `${`.  A variable that is empty counts as unset.  A
@@ -8,6 +8,7 @@ filled-in value stays a string, so a key made of digits keeps its zeros; an unqu
 from __future__ import annotations
 
 import difflib
+import pathlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -73,6 +74,15 @@ class Document:
         self.unset.clear()
         if self.problems:
             raise SettingsError(self.problems)
+
+
+def text_of(path: pathlib.Path) -> str:
+    """What the file says.  Raises SettingsError where it cannot be read."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise SettingsError([Problem(str(path), 1, "", f"cannot be read: {reason}")]) from error
 
 
 def read(text: str, env: Mapping[str, str], name: str) -> Document:

@@ -20,7 +20,7 @@ from gateway.configuration.payers import Payers, is_loopback
 from gateway.configuration.places import Places
 from gateway.configuration.presets import fitted, known
 from gateway.configuration.schema import Alerts, File, Learning, LedgerOptions, Server
-from gateway.document import Document, Problem, SettingsError, read
+from gateway.document import Document, Problem, SettingsError, read, text_of
 from gateway.room import TENANT_SHARE
 from gateway.shadows.payer import payers as shadow_payers
 from gateway.types import Deployment, Key, Limit, Provider, Route, Tenant
@@ -56,12 +56,7 @@ class Settings:
 def load(path: str | Path, env: Mapping[str, str] | None = None, *, now: float | None = None) -> Settings:
     """The settings in the file at `path`, with the prices that hold at `now`.  Raises SettingsError."""
     path = Path(path)
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise SettingsError([Problem(str(path), 1, "", f"cannot be read: {reason}")]) from error
-    return parse(text, env, str(path), path=path, now=now)
+    return parse(text_of(path), env, str(path), path=path, now=now)
 
 
 def parse(

@@ -125,7 +125,7 @@ def _list(name: str, *, json: bool) -> tuple[bytes, Books]:
     try:
         text = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         return text, read(text)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         fail(f"{name} is no price list: {str(error)[:300]}", json=json)
 
 
@@ -135,10 +135,13 @@ def _compared(newer: Books, config: Path, *, json: bool) -> Changes:
 
     now = time.time()
     try:
-        known = books(config.parent / FILE)
+        known = every(books(config.parent / FILE), now)
     except ValueError as error:
         fail(f"{config.parent / FILE} is no price list: {str(error)[:300]}", json=json)
-    return changes(every(known, now), every(newer, now))
+    try:
+        return changes(known, every(newer, now))
+    except ValueError as error:
+        fail(f"The list is refused, --force or not: {str(error)[:300]}", json=json)
 
 
 def _tell(found: Changes, *, json: bool) -> None:

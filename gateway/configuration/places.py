@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway import plugins
-from gateway.configuration import rates
+from gateway.configuration import price_list, rates
 from gateway.configuration.payers import Payers, hard
 from gateway.configuration.presets import Known
 from gateway.configuration.provider_schema import ProviderKeyShape, ProviderShape, TlsShape
 from gateway.configuration.schema import DeploymentShape, File, PresetShape, PriceShape, RouteShape
 from gateway.credentials import certificates
-from gateway.document import Document, Path, nearest
+from gateway.document import Document, Path, Problem, nearest
+from gateway.money import PROVIDER_TOOLS
 from gateway.provider import KEY_HERE, ProviderKey, Tls
 from gateway.shadows.payer import asides
 from gateway.tenants import permits
@@ -22,6 +23,8 @@ from gateway.types import OUTPUT_BUCKETS, Bucket, Capability, Deployment, Key, L
 REPORTED, CALCULATED = "reported", "calculated"
 WITHOUT_URL = frozenset({"simulated"})
 """Dialects whose provider is inside this process."""
+BESIDE_TOKENS = frozenset({*PROVIDER_TOOLS, "cache_token_hour"})
+"""Fees of what only comes beside tokens: alone they are no price."""
 FILE_S, COMMAND_S = 1.0, 300.0
 """How long what a file or a command says is a provider's key holds, unless stated."""
 
@@ -197,8 +200,18 @@ class Places:
         """What the price list says; it is not even loaded for a provider that has none."""
         book = self._books[provider.id]
         if book is None:
-            book = "" if provider.dialect in WITHOUT_URL else rates.book_of(provider.base_url)
-        return rates.listing(book, shape.upstream_model, self.now, self.known.prices, self.known.price_list)
+            book = "" if provider.dialect in WITHOUT_URL else price_list.book_of(provider.base_url)
+        try:
+            return rates.listing(book, shape.upstream_model, self.now, self.known.prices, self.known.price_list)
+        except (OSError, ValueError) as error:
+            self._no_list(error)
+            return rates.Listing()
+
+    def _no_list(self, error: Exception) -> None:
+        """A list that cannot be read is an error, said once: to go on with an older one, or none, would be a guess."""
+        wrong = Problem(str(self.known.price_list), 1, "", f"no price list: {' '.join(str(error).split())[:300]}")
+        if wrong.file not in {problem.file for problem in self.document.problems}:
+            self.document.problems.append(wrong)
 
     def _price_is_whole(self, price: PriceShape | None, place: Path) -> None:
         if price is None:
@@ -299,4 +312,4 @@ def _key(shape: ProviderKeyShape, workers: int) -> ProviderKey:
 def priced(deployment: Deployment) -> bool:
     """By tokens, or by the piece; what a request may use beyond that is looked at when it comes."""
     price = deployment.price
-    return price.known and (bool(price.fees) or Bucket.INPUT in price.rates)
+    return price.known and (Bucket.INPUT in price.rates or bool(price.fees.keys() - BESIDE_TOKENS))

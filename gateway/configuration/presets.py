@@ -22,7 +22,7 @@ from gateway.configuration.schema import (
     Shape,
     fields_at,
 )
-from gateway.document import Document, SettingsError, nearest, read
+from gateway.document import Document, SettingsError, nearest, read, text_of
 from gateway.document import Path as Place
 
 Kind = TypeVar("Kind", bound=Shape)
@@ -67,7 +67,7 @@ def _packaged() -> Known:
 def _own(path: Path, env: Mapping[str, str], shape: type[Kind]) -> Kind:
     if not path.is_file():
         return shape()
-    return _read(path.read_text("utf-8"), env, str(path), shape)
+    return _read(text_of(path), env, str(path), shape)
 
 
 def _read(text: str, env: Mapping[str, str], name: str, shape: type[Kind]) -> Kind:

@@ -6,6 +6,7 @@ A list is genai-prices' `data.json`, version 2.  In a file beside gateway.yaml i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -51,7 +52,10 @@ def read(text: bytes | str) -> Books:
     raw = json.loads(text)
     if not isinstance(raw, list) or not raw:
         raise ValueError("a price list is a JSON array of vendors")
-    return {provider.id: provider for provider in _providers_from_raw(raw)}
+    try:
+        return {provider.id: provider for provider in _providers_from_raw(raw)}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a list of vendors and models: {error!r}") from error
 
 
 def books(path: Path | None) -> Books:
@@ -59,6 +63,14 @@ def books(path: Path | None) -> Books:
     if path is None or not path.is_file():
         return _installed()
     return _read(path, path.stat().st_mtime_ns)
+
+
+def book_of(base_url: str) -> str:
+    """The list's name for the vendor at `base_url`, by the list's own patterns; '' if it knows none."""
+    for book in books(None).values() if base_url else ():
+        if re.match(book.api_pattern, base_url):
+            return book.id
+    return ""
 
 
 def changes(before: Mapping[str, object], after: Mapping[str, object]) -> Changes:

@@ -16,7 +16,6 @@ What a list leaves out is filled in by these rules, and only these; anything els
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
@@ -85,9 +84,10 @@ class Listing:
 def listing(
     book: str, model: str, at: float, overrides: Iterable[schema.PriceOverride] = (), newer: Path | None = None
 ) -> Listing:
-    """What is known of `model` at the vendor `book` at the moment `at`.  Never raises: an unknown model is unknown.
+    """What is known of `model` at the vendor `book` at the moment `at`; an unknown model is unknown.
 
     `book` may name several, with commas between them: the first that knows the model holds.  `newer`: see `books`.
+    Raises ValueError where the newer list is none, or has a price below zero.
     """
     named = [_page(name.strip(), model, newer) for name in book.split(",")]
     held = next((page for page in named if page[2]), named[0])
@@ -193,14 +193,6 @@ def facts(model: str, known: Iterable[schema.ModelFacts]) -> schema.ModelFacts |
     return None
 
 
-def book_of(base_url: str) -> str:
-    """The list's name for the vendor at `base_url`, by the list's own patterns; '' if it knows none."""
-    for book in books(None).values() if base_url else ():
-        if re.match(book.api_pattern, base_url):
-            return book.id
-    return ""
-
-
 def _fees(listed: Mapping[str, NanoUSD], shape: schema.PriceShape) -> dict[str, NanoUSD]:
     """The stated fees over the listed ones; one that is told apart (`request:low`) replaces the flat one."""
     told_apart = {kind for name in shape.fees if (kind := name.partition(":")[0]) != name}
@@ -229,7 +221,7 @@ def _page(book: str, model: str, newer: Path | None) -> tuple[str, str, ModelInf
 
 
 def every(known: Books, at: float) -> dict[str, Price]:
-    """Every price of a list by vendor/model, without its source."""
+    """Every price of a list by vendor/model, without its source.  Raises ValueError for one below zero."""
     models = [(book.id, model) for book in known.values() for model in book.models]
     return {f"{book}/{model.id}": _bare(_listing(model, at).price) for book, model in models}
 
@@ -392,6 +384,8 @@ def _scaled(rates: Mapping[Bucket, NanoUSD], factor: Decimal) -> dict[Bucket, Na
 
 
 def _nano(dollars: Decimal) -> NanoUSD:
+    if dollars < 0:
+        raise ValueError(f"a price is below zero: {dollars}")
     return _up(dollars * NANO)
 
 

@@ -75,6 +75,24 @@ def test_a_broken_file_changes_nothing_and_is_reported_with_its_line(start: Any)
     assert ask(gateway, "small").status_code == 200
 
 
+@pytest.mark.parametrize("name", ["price-list.json", "prices.yaml", "providers.yaml"])
+def test_a_damaged_file_beside_the_settings_changes_nothing_and_later_edits_are_taken(start: Any, name: str) -> None:
+    gateway: GatewayProcess = start(
+        CONFIG.replace("providers:", "providers:\n  openai: {api_key: k}").replace(
+            "tenants:", "  - {id: listed, provider: openai, upstream_model: gpt-4o-mini}\ntenants:"
+        )
+    )
+    text, beside = gateway.config.read_text(), gateway.config.parent / name
+    beside.write_bytes(b"\xff{not what it should be")
+    write(gateway.config, text + "# edited\n")
+    until(lambda: "settings not reloaded" in gateway.said())
+    assert name in gateway.said()
+    assert ask(gateway, "small").status_code == 200
+    beside.unlink()
+    write(gateway.config, text.replace("id: small", "id: tiny"))
+    until(lambda: ask(gateway, "tiny").status_code == 200)
+
+
 def test_sighup_reloads_every_worker(start: Any) -> None:
     gateway: GatewayProcess = start(CONFIG, workers=2)
     stamp = gateway.config.stat()

@@ -87,6 +87,13 @@ def test_what_is_no_list_is_refused(config: Path, tmp_path: Path) -> None:
     assert "no price list" in found.output
 
 
+def test_a_price_below_zero_is_refused_by_force_too(config: Path, tmp_path: Path) -> None:
+    found = run(config, "refresh", a_list(tmp_path / "new.json", model("gpt-4o-mini", -0.15)), "--force")
+    assert found.exit_code == 1
+    assert "below zero" in found.output
+    assert not (tmp_path / price_list.FILE).exists()
+
+
 def test_records_are_priced_anew_beside_what_was_charged_and_that_is_logged(config: Path, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/test.db"
     upgrade(url)
