@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 import redis
-from batch_vendor import COST, INPUT, KINDS, MODELS, OUTPUT, BatchVendor, Served, config, line, served
+from batch_vendor import CACHED, COST, INPUT, KINDS, MODELS, OUTPUT, BatchVendor, Served, config, line, served
 from services import RedisServer
 
 from gateway.batches import intake, work
@@ -69,6 +69,15 @@ async def test_every_line_is_answered_in_the_clients_format_and_paid_at_the_batc
     assert [row["cost"] for row in rows] == [COST] * 3
     assert {(row["service_tier"], row["tags"]["batch"], row["outcome"]) for row in rows} == {("batch", batch.id, "ok")}
     assert len({row["id"] for row in rows}) == 3
+
+
+@kinds
+async def test_cached_tokens_of_a_line_are_paid_at_the_batch_price_of_cached_tokens(kind: str, tmp_path: Path) -> None:
+    async with served(config(tmp_path, kind), BatchVendor(kind, fates={0: "cached"})) as at:
+        await at.ended((await at.create([line("a"), line("b")])).id)
+        costs = sorted(row["cost"] for row in await stored(at, 2))
+        assert costs == [COST - CACHED * (500 - 50), COST]  # half of $1 and of $0.10 a million
+        assert await at.spent() == (sum(costs), 0)
 
 
 @pytest.mark.parametrize("kind", ["anthropic"])

@@ -17,10 +17,11 @@ import gateway
 from gateway import settings
 from gateway.api.chat import Generate
 from gateway.app import Gateway, running
-from gateway.ledger.base import Balance, Reservation, Settlement, Spent
+from gateway.ledger.base import Balance, Line, Reservation, Settlement, Spent
 from gateway.ledger.memory import MemoryLedger
+from gateway.money import nano
 from gateway.simulated import SimulatedTransport
-from gateway.types import Record, Unit
+from gateway.types import Account, Every, Limit, Record, Unit, Window
 
 CONFIG = """
 admin_key: test-admin-key
@@ -58,6 +59,9 @@ routes:
   shadowed: {{candidates: [small, large], policies: [cheapest, {{shadow: {{by: large, share: 1}}}}]}}
 tenants:
   - {{id: acme, keys: [{{name: prod, key: key-of-acme}}], budgets: [{{limit_usd: 100, window: day}}]}}
+limits:
+  - {{account: provider, limit_usd: 100, window: total}}
+  - {{account: deployment, limit_usd: 100, window: total}}
 """
 AUTH = {"authorization": "Bearer key-of-acme"}
 SAID = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 50}
@@ -183,6 +187,15 @@ class Seen:
             assert 0 < cost <= amount <= max(held), who
         self.wire.held, self.ledger.settled = [], []
 
+    async def spent(self, accounts: list[Account]) -> list[int]:
+        """NanoUSD of each, in the windows that its limit here has."""
+        day, total = Window(Every.DAY), Window(Every.TOTAL)
+        lines = [
+            Line(account, Limit(account.kind, Unit.COST, 0, day if account.kind == "tenant" else total), 0)
+            for account in accounts
+        ]
+        return [balance.spent for balance in await self.ledger.balances(lines)]
+
 
 @asynccontextmanager
 async def site(folder: Path) -> AsyncIterator[Seen]:
@@ -203,6 +216,24 @@ async def test_no_endpoint_sends_anything_that_is_not_held(tmp_path: Path) -> No
             reply = await seen.client.post(path, **request)
             assert reply.status_code == 200, (path, reply.text)
             await seen.covered(1, path)
+
+
+async def test_every_endpoint_is_charged_to_its_payer_its_deployment_and_its_provider(tmp_path: Path) -> None:
+    async with site(tmp_path) as seen:
+        for path, request in ENDPOINTS.items():
+            asked = request.get("json") or request["data"]
+            deployment = seen.app.sites.current.catalog.deployments[asked["model"]]
+            accounts = [
+                Account("tenant", "acme", "acme"),
+                Account("provider", deployment.provider.id),
+                Account("deployment", deployment.id),
+            ]
+            before = await seen.spent(accounts)
+            reply = await seen.client.post(path, **request)
+            await seen.covered(1, path)
+            cost = nano(reply.headers["x-tollgate-cost-usd"])
+            assert cost > 0, path
+            assert await seen.spent(accounts) == [each + cost for each in before], path
 
 
 async def test_no_caller_inside_sends_anything_that_is_not_held(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from harness import Running
 
 from gateway import settings
@@ -17,6 +18,7 @@ from gateway.app import Gateway, running
 from gateway.credentials.keyring import Keyring
 from gateway.dialects.base import Call
 from gateway.errors import UpstreamDenied
+from gateway.money import nano
 from gateway.simulated import SimulatedTransport
 from gateway.types import Provider, Record
 
@@ -155,6 +157,20 @@ async def test_the_anthropic_sdk_streams_thoughts_and_text_of_gemini_on_vertex(t
     )
     config = json.loads(asked.content)["generationConfig"]
     assert config == {"maxOutputTokens": 4000, "thinkingConfig": {"includeThoughts": True, "thinkingBudget": 2048}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_response_that_gemini_answers_is_recorded_and_charged_once(tmp_path: Path, *, stream: bool) -> None:
+    google = Google([candidate({"text": "It is blue."}, finish="STOP")])
+    async with gateway(tmp_path, google) as running_:
+        body = {"model": "flash", "input": "Why?", "stream": stream}
+        headers = {"authorization": "Bearer test-key-of-acme"}
+        assert (await running_.client.post("/v1/responses", json=body, headers=headers)).status_code == 200
+        [record] = running_.records
+        assert (record.endpoint, record.cost) == ("responses", FLASH_COST)
+        metrics = (await running_.client.get("/metrics")).text
+    spent = next(line for line in metrics.splitlines() if line.startswith("tollgate_budget_spent_usd{"))
+    assert nano(spent.rpartition(" ")[2]) == FLASH_COST
 
 
 async def test_a_key_that_google_refuses_is_our_affair_and_costs_nothing(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
-from harness import KEY, config, gateway
+from harness import KEY, Visitor, config, gateway
 
 from gateway import settings
 from gateway.app import Gateway, running
@@ -121,6 +122,35 @@ async def test_a_request_refused_for_those_in_flight_is_not_counted_and_takes_no
         assert (money.spent, pace.reserved + pace.spent, flying.reserved) == (0, 1, 1)
         assert 100_000 <= money.reserved < 200_000  # one answer of 100 tokens and its question
         slow.cancel()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["status=500", "status=429", "reset=connect", "reset=before", "reset=middle", "error=middle", "latency_ms=60000"],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_that_fails_gives_its_place_in_flight_back(tmp_path: Path, fault: str, *, stream: bool) -> None:
+    text = limited(tmp_path, "{concurrent: 1}").replace("sim-small?first_token_ms=0", f"sim-small?{fault}")
+    text = text.replace("retries_max: 0", "retries_max: 0, timeouts: {first_byte_s: 0.2, total_s: 0.2}")
+    async with gateway(text) as app:
+        for _ in range(2):  # the second finds the place free, or would be told of the limit
+            failed = await app.chat("small", stream=stream, max_tokens=20)
+            assert "rate_limit_exceeded" not in failed.text
+        assert (await app.chat("large", max_tokens=5)).status_code == 200
+
+
+async def test_a_client_that_leaves_gives_its_place_in_flight_back(tmp_path: Path) -> None:
+    text = limited(tmp_path, "{concurrent: 1}").replace("sim-small?first_token_ms=0", "sim-small?stall=before")
+    async with gateway(text) as app:
+        said = [{"role": "user", "content": "Hi."}]
+        visitor = Visitor(app.gateway, "/v1/chat/completions", orjson.dumps({"model": "small", "messages": said}))
+        visit = visitor.visit()
+        while app.provider.called == 0:  # noqa: ASYNC110 - the gateway's own work is what is waited for
+            await asyncio.sleep(0)
+        assert (await app.chat("large", max_tokens=5)).status_code == 429
+        visitor.leave()
+        await asyncio.wait_for(visit, 5)
+        assert (await app.chat("large", max_tokens=5)).status_code == 200
 
 
 class Telling(httpx.AsyncBaseTransport):

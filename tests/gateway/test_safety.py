@@ -260,3 +260,25 @@ async def test_no_path_leads_elsewhere(gateway: Served, upstream: Upstream, path
         reply = await gateway.client.get(address, headers={"authorization": "Bearer key-of-acme"})
     assert 400 <= reply.status_code < 500
     assert not upstream.accepted
+
+
+@pytest.mark.parametrize("path", ["/v1/realtime", "/v1/responses", "/v1/chat/completions"])
+async def test_a_websocket_is_never_opened_so_nothing_is_used_there_uncounted(
+    gateway: Served, upstream: Upstream, path: str
+) -> None:
+    asked = {"upgrade": "websocket", "connection": "upgrade", "sec-websocket-version": "13"}
+    asked |= {"sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==", "authorization": "Bearer key-of-acme"}
+    assert (await gateway.client.get(f"{path}?model=m", headers=asked)).status_code >= 400
+    told: list[Any] = []
+
+    async def connecting() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def tell(message: Any) -> None:
+        told.append(message)
+
+    headers = [(name.encode(), value.encode()) for name, value in asked.items()]
+    scope = {"type": "websocket", "path": path, "query_string": b"model=m", "headers": headers}
+    await gateway.gateway(scope, connecting, tell)  # as a server hands it on that can speak it
+    assert told == []
+    assert not upstream.accepted

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import Running, config, gateway
@@ -15,7 +17,7 @@ from gateway.money import nano
 from gateway.types import Account, Limit, Unit, Window
 
 QUICK = "?first_token_ms=0&output=50"
-ONE_SMALL = "0.00016"  # dollars: more than one request of 50 tokens to `small` may cost, and less than two
+ONE_SMALL = "0.0001"  # dollars: more than a request of 50 tokens to `small` may cost, and less than two do
 
 
 def edited(folder: Path, *, limits: str = "", budgets: str = "[]", more: str = "", script: str = QUICK) -> str:
@@ -90,6 +92,54 @@ async def test_every_key_of_a_tenant_has_the_template_and_one_key_its_exception_
     elsewhere = "{account: key, limit_usd: 5, window: day, of: 'acme:other'}"
     async with gateway(edited(folder, budgets=f"[{template}, {elsewhere}]", more=more)) as running:
         assert [await ask(running), await ask(running)] == [200, 429]
+
+
+@pytest.mark.parametrize(
+    ("account", "headers", "fields"),
+    [
+        ("user", {"x-tollgate-user": "ann"}, {}),
+        ("user", {}, {"user": "ann"}),
+        ("user", {}, {"metadata": {"user_id": "ann"}}),
+        ("task", {"x-tollgate-task": "t-1"}, {}),
+        ("task", {}, {"metadata": {"task": "t-1"}}),
+        ("tag:session", {"x-tollgate-tags": "session=s-1"}, {}),
+    ],
+)
+async def test_the_first_requests_of_one_nobody_has_seen_share_a_budget_though_they_come_at_once(
+    tmp_path: Path, account: str, headers: dict[str, str], fields: dict[str, Any]
+) -> None:
+    budgets = f"[{{account: '{account}', limit_usd: {ONE_SMALL}, window: day}}]"
+    async with gateway(edited(tmp_path, budgets=budgets)) as running:
+        body = {"model": "small", "messages": [{"role": "user", "content": "Hi."}], "max_tokens": 50, **fields}
+        auth = {"authorization": "Bearer test-key-of-acme", **headers}
+        asked = [running.client.post("/v1/chat/completions", json=body, headers=auth) for _ in range(12)]
+        statuses = sorted(reply.status_code for reply in await asyncio.gather(*asked))
+        assert statuses == [200] + [429] * 11
+        assert await ask(running) == 200  # who names nobody pays into no such budget
+
+
+WIDE = {"tenant": 5, "key": 5, "user": 5, "task": 5, "team": 5, "model": 5, "provider": 5, "deployment": 5}
+
+
+@pytest.mark.parametrize("full", WIDE)
+async def test_the_one_account_that_is_full_refuses_whatever_the_others_allow(tmp_path: Path, full: str) -> None:
+    dollars = {**WIDE, full: 0.0001}
+    budgets = ", ".join(f"{{account: {kind}, limit_usd: {most}, window: day}}" for kind, most in dollars.items())
+    headers = {"x-tollgate-user": "ann", "x-tollgate-task": "t-1", "x-tollgate-tags": "team=red"}
+    async with gateway(edited(tmp_path, budgets=f"[{budgets}]", limits="[{limit_usd: 5, window: day}]")) as running:
+        assert await ask(running, **headers) == 200
+        calls = running.provider.called
+        assert await ask(running, **headers) == 429
+        assert running.provider.called == calls
+
+
+async def test_who_has_no_budget_is_refused_for_nobody_elses(tmp_path: Path) -> None:
+    budgets = "[{limit_usd: 0.0001, window: day}, {account: user, limit_usd: 0.0001, window: day}]"
+    other = "  - {id: globex, keys: [{name: prod, key: test-key-of-globex}]}\n"
+    async with gateway(edited(tmp_path, budgets=budgets, more=other)) as running:
+        assert [await ask(running), await ask(running)] == [200, 429]
+        for _ in range(3):
+            assert await ask(running, "test-key-of-globex", "large", **{"x-tollgate-user": "ann"}) == 200
 
 
 async def test_a_limit_that_has_ended_holds_no_more(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ INPUT, OUTPUT = 10, 5
 """Tokens of every answer."""
 COST = 10 * 500 + 5 * 1000
 """NanoUSD of one answer: half of $1 and $2 a million."""
+CACHED = 6
+"""Of the input of an answer whose fate is `cached`."""
 
 CONFIG = """
 admin_key: test-admin-key
@@ -35,7 +37,7 @@ providers:
   other: {{dialect: openai, base_url: "http://other.test/v1", api_key: key-at-other}}
 deployments:
   - {{id: m, provider: vendor, upstream_model: {model}, context_max: 100000, output_max: 8000,
-      price: {{input: 1, output: 2, variants: {{batch: {{multiplier: 0.5}}}}}}}}
+      price: {{input: 1, output: 2, cache_read: 0.1, variants: {{batch: {{multiplier: 0.5}}}}}}}}
   - {{id: m2, provider: vendor, upstream_model: {model}-2, context_max: 100000, output_max: 8000,
       price: {{input: 1, output: 2, variants: {{batch: {{multiplier: 0.5}}}}}}}}
   - {{id: unpriced, provider: vendor, upstream_model: {model}-3, context_max: 100000, output_max: 8000,
@@ -78,7 +80,8 @@ class VendorBatch:
 
 @dataclass
 class BatchVendor(httpx.AsyncBaseTransport):
-    """`fates`: what becomes of a line, by its place: failed, expired, cancelled, missing, no_usage, broken, unreadable.
+    """`fates`: what becomes of a line, by its place: failed, expired, cancelled, missing, no_usage, broken, unreadable,
+    cached.
 
     `faults`: called before a request is served, may raise or return a reply; `until_done`: looks until a batch ends.
     """
@@ -287,6 +290,8 @@ def _chat(asked: dict[str, Any], fate: str) -> dict[str, Any]:
     found["choices"] = [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}]
     if fate != "no_usage":
         found["usage"] = {"prompt_tokens": INPUT, "completion_tokens": OUTPUT, "total_tokens": INPUT + OUTPUT}
+    if fate == "cached":
+        found["usage"]["prompt_tokens_details"] = {"cached_tokens": CACHED}
     return found
 
 
@@ -297,6 +302,8 @@ def _message(asked: dict[str, Any], fate: str) -> dict[str, Any]:
     text = content if isinstance(content, str) else content[0]["text"]
     found = {"id": "msg_1", "type": "message", "role": "assistant", "model": asked["model"], "stop_reason": "end_turn"}
     usage = {"input_tokens": INPUT, "output_tokens": OUTPUT, "service_tier": "batch"}
+    if fate == "cached":
+        usage |= {"input_tokens": INPUT - CACHED, "cache_read_input_tokens": CACHED}
     told = {} if fate == "no_usage" else {"usage": usage}
     return {**found, "content": [{"type": "text", "text": f"answer to {text}"}], **told}
 
@@ -307,6 +314,8 @@ def _generated(asked: dict[str, Any], fate: str) -> dict[str, Any]:
     text = asked["contents"][-1]["parts"][0]["text"]
     content = {"role": "model", "parts": [{"text": f"answer to {text}"}]}
     usage = {"promptTokenCount": INPUT, "candidatesTokenCount": OUTPUT, "totalTokenCount": INPUT + OUTPUT}
+    if fate == "cached":
+        usage["cachedContentTokenCount"] = CACHED
     told = {} if fate == "no_usage" else {"usageMetadata": usage}
     return {"candidates": [{"content": content, "finishReason": "STOP", "index": 0}], "modelVersion": "g", **told}
 
