@@ -30,6 +30,9 @@ Reply: TypeAlias = Any
 Command: TypeAlias = tuple[str | bytes | int, ...]
 
 MESSAGE = "The spend ledger does not answer, so nothing can be set aside for this request. Try again shortly."
+FORGETFUL = "this Redis may evict what was spent, so caps can leak: set maxmemory-policy noeviction"
+ASKED = ("server", "memory")
+"""Of a Redis, once for each connection."""
 RETRY_MIN_S, RETRY_MAX_S = 0.05, 1.0
 UNLOOKED_S = 0.002  # an answer may already be in the socket when the timer fires: look once more before giving up
 
@@ -100,6 +103,15 @@ def _run_id(info: Reply) -> str:
     """The random name a Redis has from its start to its end; "" where we may not ask."""
     found = re.search(rb"^run_id:(\w+)", info, re.MULTILINE) if isinstance(info, bytes) else None
     return "" if found is None else found[1].decode()
+
+
+def _evicting(info: Reply) -> str:
+    """How a Redis makes room when it is full, where it drops keys for that; "" where it does not, or we may not ask."""
+    found = (
+        dict(re.findall(rb"^(maxmemory|maxmemory_policy):(\S+)", info, re.MULTILINE)) if isinstance(info, bytes) else {}
+    )
+    policy: bytes = found.get(b"maxmemory_policy", b"noeviction")
+    return "" if policy == b"noeviction" or found.get(b"maxmemory") == b"0" else policy.decode()
 
 
 @dataclass(slots=True)
@@ -258,10 +270,13 @@ class Link:
             await loop.create_connection(lambda: pipe, address.host, address.port, ssl=address.tls)
         try:
             calls = [Call(hiredis.pack_command(each), loop.create_future(), 0.0) for each in address.greeting]  # type: ignore[arg-type]  # its stub lacks int
-            facts = Call(hiredis.pack_command(("INFO", "server")), loop.create_future(), 0.0)  # type: ignore[arg-type]  # its stub lacks str
-            pipe.send([*calls, facts])
+            facts = [Call(hiredis.pack_command(("INFO", about)), loop.create_future(), 0.0) for about in ASKED]  # type: ignore[arg-type]  # its stub lacks str
+            pipe.send([*calls, *facts])
             answers = [_accepted(address, await call.answer) for call in calls]
-            self.identity = _run_id(await facts.answer)
+            server, memory = [await each.answer for each in facts]
+            self.identity = _run_id(server)
+            if policy := _evicting(memory):
+                log.error(FORGETFUL, redis=str(address), maxmemory_policy=policy)
         except BaseException:
             pipe.abort()
             raise

@@ -178,6 +178,16 @@ async def test_a_new_redis_takes_no_reservation_before_it_was_told_what_sql_know
         await one.reserve("y")
 
 
+async def test_gateways_that_find_an_empty_redis_at_once_tell_it_what_was_spent_once(world: Any) -> None:
+    server, (one, two), _ = world
+    await in_sql(one, *(a_record(f"r{number}", at=one.time() - 60, cost=200, tokens={}) for number in range(4)))
+    for _ in range(3):
+        await asyncio.gather(*(each.rebuild._try() for each in (one, two, one, two)))
+        await ready(one, two)
+        assert await one.spent() == await two.spent() == [(800, 0)] * 3
+        wipe(server)
+
+
 async def test_after_a_wipe_open_holds_and_late_settlements_are_told_and_nothing_is_counted_twice(world: Any) -> None:
     server, (one, two), _ = world
     await one.ready()

@@ -14,6 +14,7 @@ import uvloop
 from ledgers import DAY, PROVIDER, Clock, figures, hold, line, record, settle
 from proxy import Proxy
 from services import RedisServer
+from structlog.testing import capture_logs
 
 from gateway.errors import BudgetExceeded, LedgerUnavailable
 from gateway.ledger.base import Line, Settlement, Spent
@@ -261,6 +262,27 @@ async def test_a_redis_without_memory_refuses_new_holds_and_still_settles_old_on
             client.config_set("maxmemory", "0")
     assert await figures(ledger, CAP) == (7, 0)
     assert len(await ledger.outbox(5)) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "memory", "told"),
+    [("allkeys-lru", "100mb", 1), ("volatile-lru", "100mb", 1), ("noeviction", "100mb", 0), ("allkeys-lru", "0", 0)],
+)
+async def test_a_redis_that_may_evict_a_counter_is_told_of_when_it_is_connected_to(
+    server: RedisServer, policy: str, memory: str, told: int
+) -> None:
+    with redis.Redis.from_url(server.url) as client, capture_logs() as logs:
+        client.config_set("maxmemory", memory)
+        client.config_set("maxmemory-policy", policy)
+        try:
+            ledger = open_redis(server.url)
+            await ledger.reserve(hold("a", CAP))
+            await ledger.close()
+        finally:
+            client.config_set("maxmemory", "0")
+            client.config_set("maxmemory-policy", "noeviction")
+    errors = [each for each in logs if each["log_level"] == "error"]
+    assert [each["maxmemory_policy"] for each in errors] == [policy] * told
 
 
 async def test_a_master_that_became_a_replica_is_left(server: RedisServer, ledger: RedisLedger) -> None:

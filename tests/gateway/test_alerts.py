@@ -12,7 +12,7 @@ import httpx
 import pytest
 from databases import a_record
 from harness import config, gateway
-from ledgers import draft, record
+from ledgers import WEDNESDAY, Clock, draft, record
 
 from gateway.alerting.alerts import Alert
 from gateway.alerting.watchman import Watchman
@@ -115,6 +115,20 @@ async def test_a_budget_is_told_at_each_share_once_by_all_replicas_together(stor
     await spend(ledger, "c", 400)
     await asyncio.gather(*(each.look() for each in replicas))
     assert len(listener.told) == 4
+
+
+async def test_what_was_spent_in_the_last_window_raises_no_alert_in_this_one(store: Store) -> None:
+    clock, listener = Clock(), Listener()
+    ledger = MemoryLedger(clock=clock)
+    replica = Replica(ledger, store, listener, [])
+    for day, told in enumerate(([0.8], [0.8, 0.5])):
+        replica.now = clock.now = WEDNESDAY + 86_400 * day
+        await replica.look()
+        await spend(ledger, f"{day}.little", 300)
+        await replica.look()
+        await spend(ledger, f"{day}.more", 590 if day == 0 else 200)
+        await replica.look()
+        assert [body["facts"]["share"] for host, body in listener.told if host == "one"] == told
 
 
 async def test_a_replica_that_is_restarted_does_not_tell_again(store: Store) -> None:

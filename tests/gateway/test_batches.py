@@ -17,11 +17,13 @@ from services import RedisServer
 
 from gateway.batches import intake, work
 from gateway.batches.order import HOLD_S
+from gateway.configuration.presets import known
+from gateway.dialects.batches.wires import wire_of
 from gateway.errors import LedgerUnavailable
 from gateway.settlements import Settlements
 from gateway.sql import jobs
 from gateway.sql.records import Filter, page
-from gateway.types import Outcome
+from gateway.types import Outcome, Provider
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -422,6 +424,16 @@ async def test_what_is_wrong_with_a_line_is_said_with_its_number(tmp_path: Path)
             assert refused.value.body["message"].startswith(words), refused.value.body  # type: ignore[index,union-attr]
         assert await at.spent() == (0, 0)
         assert at.vendor.calls == []
+
+
+def test_only_vendors_whose_results_are_read_and_priced_take_batches() -> None:
+    project = {"project": "p"}  # without which there is no Vertex
+    found = [
+        name
+        for name, preset in known(None, {}).providers.items()
+        if wire_of(Provider(name, preset.dialect, options=preset.options | (project if "vertex" in name else {})))
+    ]
+    assert found == ["openai", "anthropic", "gemini"]
 
 
 async def test_a_vendor_that_mixes_models_serves_them_in_one_batch(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ from gateway.sql.records import Filter, page
 NOBODY = "redis://127.0.0.1:1/0"
 CAP = "budgets: [{limit_usd: 100, window: day}]"
 PACE = "rate_limits: {requests_per_minute: 100}"
+
+
+@pytest.fixture
+def absent(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that has not been started."""
+    server = RedisServer(tmp_path)
+    yield server
+    server.stop()
 
 
 async def in_sql(running: Running) -> list[int | None]:
@@ -74,17 +83,15 @@ async def test_a_cap_of_everyone_refuses_too_while_the_ledger_is_away(tmp_path: 
 
 
 async def test_a_redis_that_came_after_the_gateways_counts_for_all_of_them_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, absent: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "REBUILD_S", 0.1)  # a start does not wait for what is not there
-    server = RedisServer(tmp_path)
-    text = f"redis: {server.url}\nledger: {{timeout_s: 2}}\n" + config(tmp_path, script="?first_token_ms=0&output=50")
+    text = f"redis: {absent.url}\nledger: {{timeout_s: 2}}\n" + config(tmp_path, script="?first_token_ms=0&output=50")
     text = text.replace("limit_usd: 100", "limit_usd: 0.0001")  # more than one request may cost, and less than two do
     async with gateway(text) as one, gateway(text.replace("/spool", "/spool2")) as other:
         for running in (one, other):
             assert (await running.chat("small", max_tokens=50)).status_code == 503
-        server.start()
+        absent.start()
         async with asyncio.timeout(20):
             assert [await answered(one), await answered(other)] == [200, 429]
         assert one.provider.called + other.provider.called == 1
-    server.stop()

@@ -109,6 +109,17 @@ async def test_answers_thrown_away_are_taken_off(tmp_path: Path) -> None:
         assert total["otherwise"]["nano_usd"] == record.baseline_cost
 
 
+async def test_a_second_opinion_is_taken_off_though_it_approves(tmp_path: Path) -> None:
+    policies = f"[{CAP}, cheapest, {{cascade: {{samples: 2, min_price_ratio: 1}}}}]"
+    async with gateway(config(tmp_path, "[here, strong]", "strong", policies=policies)) as running:
+        await running.chat()
+        (record,) = await running.settled()
+        assert (record.deployment, running.provider.called) == ("here", 2)
+        found = (await saved(running))["total"]
+        assert causes(found)["discarded"] == -record.overhead_cost < 0
+        assert found["paid"]["nano_usd"] == record.cost
+
+
 async def test_what_shadows_cost_is_taken_off(tmp_path: Path) -> None:
     policies = f"[{CAP}, cheapest, {{shadow: {{by: strong, share: 1}}}}]"
     async with gateway(config(tmp_path, "[here, strong]", "strong", policies=policies)) as running:

@@ -34,16 +34,36 @@ def test_a_link_leads_somewhere(document: Path) -> None:
 def test_a_test_that_is_named_exists() -> None:
     named: set[tuple[str, str]] = set()
     for document in (*DOCUMENTS, ROOT / "SECURITY.md"):
-        named |= set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", document.read_text()))
+        named |= set(re.findall(r"`(tests/[\w/]+\.py)(?:::([\w:]+))?`", document.read_text()))
+        assert re.findall(r"`tests/(?![\w/]+\.py(?:::[\w:]+)?`)[^`]*\.py[^`]*`", document.read_text()) == [], document
         assert re.findall(r"`(?!tests/)[\w/]*test_\w+\.py[^`]*`", document.read_text()) == [], document
     assert len(named) > 100
     missing = [
         f"{file}::{test}"
         for file, test in sorted(named)
-        if not (ROOT / file).exists()
-        or (test and not re.search(rf"^(?:async )?def {test}\(", (ROOT / file).read_text(), re.MULTILINE))
+        if not (ROOT / file).exists() or (test and not defines((ROOT / file).read_text(), test))
     ]
     assert missing == []
+
+
+def defines(text: str, test: str) -> bool:
+    """Whether the file has the test, which may be of a class: TestThis::test_that."""
+    group, _, name = test.rpartition("::")
+    if group and not re.search(rf"^class {group}\b", text, re.MULTILINE):
+        return False
+    return re.search(rf"^{'    ' if group else ''}(?:async )?def {name}\(", text, re.MULTILINE) is not None
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/pitfalls").glob("*.md")), ids=lambda path: path.name)
+def test_what_went_wrong_elsewhere_has_a_test_or_a_reason_why_none_could_fail(page: Path) -> None:
+    rows = [line.strip("|").split("|") for line in page.read_text().splitlines() if line.startswith("| ")]
+    assert len(rows) > 10
+    for row in rows:
+        assert len(row) == 3, row
+        told, here, test = (cell.strip() for cell in row)
+        if told != "what went wrong elsewhere":
+            assert here
+            assert re.match(r"`tests/[\w/]+\.py::\w+|cannot apply: \w", test), told
 
 
 def test_every_make_target_has_a_word_of_help() -> None:
