@@ -131,7 +131,7 @@ async def test_a_request_refused_for_those_in_flight_is_not_counted_and_takes_no
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_call_that_fails_gives_its_place_in_flight_back(tmp_path: Path, fault: str, *, stream: bool) -> None:
     text = limited(tmp_path, "{concurrent: 1}").replace("sim-small?first_token_ms=0", f"sim-small?{fault}")
-    text = text.replace("retries_max: 0", "retries_max: 0, timeouts: {first_byte_s: 0.2, total_s: 0.2}")
+    text = text.replace("{id: small,", "{id: small, timeouts: {first_byte_s: 0.2, total_s: 0.2},")
     async with gateway(text) as app:
         for _ in range(2):  # the second finds the place free, or would be told of the limit
             failed = await app.chat("small", stream=stream, max_tokens=20)
