@@ -6,8 +6,9 @@ import asyncio
 import gc
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from gateway.background import Background
 from gateway.batches.intake import Intake
 from gateway.batches.nouns import KIND as BATCH
 from gateway.batches.work import work_of
+from gateway.chores import Chore, Chores
 from gateway.credentials.keyring import Keyring
 from gateway.doctor.watch import Doctor
 from gateway.errors import LedgerUnavailable
@@ -105,7 +107,7 @@ class Gateway:
         self._given_ledger = ledger
         self._transport = transport
         self._watching = watched or watching()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._chores = Chores()
         self._revision = -1
         self._stored = Snapshot()
         self._front: Endpoint | None = None
@@ -147,21 +149,20 @@ class Gateway:
         await self._read_stored()
         self.sites = Sites(self._site(found))
         self._front = self._endpoints(found)
-        for work in self._chores():
-            self._spawn(work)
+        for chore in self._beside():
+            self._chores.begin(chore)
         if isinstance(ledger, RedisLedger) and ledger.guarded:
             await self._remind(ledger)
         self.webhooks = Webhooks(metrics)
-        self._spawn(self._watchman().watch())
+        self._chores.begin(self._watchman().watch)
         if found.redis is not None:
-            self._spawn(Hearsay(found.redis, self.parts.health, asyncio.get_running_loop().time).run())
+            self._chores.begin(Hearsay(found.redis, self.parts.health, asyncio.get_running_loop().time).run)
         self._on_hangup(self.reload)
 
-    def _chores(self) -> Iterator[Coroutine[Any, Any, None]]:
-        """What runs beside the requests until the end."""
+    def _beside(self) -> Iterator[Chore]:
         database, parts = self.store.database, self.parts
-        yield from (self._watch(), self._expire(), parts.settlements.retry(), rollup.keep(database))
-        yield from (parts.doctor.watch(), parts.doctor.keep(database), parts.lessons.run(), self.runner.run())
+        yield from (self._watch, self._expire, parts.settlements.retry, partial(rollup.keep, database))
+        yield from (parts.doctor.watch, partial(parts.doctor.keep, database), parts.lessons.run, self.runner.run)
 
     def _watchman(self) -> Watchman:
         return Watchman(
@@ -185,15 +186,13 @@ class Gateway:
             unspool=self.parts.recorder.unspool,
         )
         await rebuild.begin(REBUILD_S)
-        self._spawn(rebuild.watch())
+        self._chores.begin(rebuild.watch)
 
     async def stop(self) -> None:
         """Settles and records what is known, within a bound, and gives everything back."""
         self.probes.draining = True
         await self.once.stop(DRAIN_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._chores.end()
         await self.webhooks.close()
         await self.parts.shadows.stop(SHADOWS_S)
         await self.parts.lessons.flush(last=True)
@@ -334,9 +333,6 @@ class Gateway:
             with suppress(LedgerUnavailable):
                 if presumed := await self.parts.ledger.expire():
                     log.warning("holds expired, booked as presumed spend", count=presumed)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.get_running_loop().create_task(work))
 
     def _on_hangup(self, act: Callable[[], object]) -> None:
         with suppress(NotImplementedError, RuntimeError, ValueError):  # not in the main thread, or not on POSIX
