@@ -39,6 +39,7 @@ GatewayError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -124,8 +125,14 @@ class NotFound(ClientError):
 
 
 class MethodNotAllowed(ClientError):
+    """The path is right and takes other methods, which `allow` tells as HTTP asks for."""
+
     status = 405
     code = "method_not_allowed"
+
+    def __init__(self, path: str, allowed: Iterable[str] = ()) -> None:
+        self.allow = ", ".join(sorted(allowed))
+        super().__init__(f"{path[:200]} takes {self.allow}.")
 
 
 class RequestTimeout(ClientError):

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from gateway.api import (
     admin_batches,
@@ -50,14 +51,26 @@ from gateway.sql.tenants import Store
 
 log = structlog.get_logger()
 
+ROUTERS = (
+    admin_batches.router,
+    admin_tenants.router,
+    admin_budgets.router,
+    admin_ledger.router,
+    admin_reports.router,
+    admin_outcomes.router,
+    admin_units.router,
+    admin_savings.router,
+    admin_doctor.router,
+    organization.router,
+)
+
 
 def admin_app(store: Store, ledger: Ledger, sites: Sites, admin_key: str | None) -> Endpoint:
     """The ASGI application for every path below /admin/."""
     app = _Described(title="Tollgate admin", openapi_url="/admin/openapi.json", docs_url=None, redoc_url=None)
     app.state.desk = Desk(store, ledger, sites)
-    reading = (admin_reports, admin_outcomes, admin_units, admin_savings, admin_doctor, organization)
-    for part in (admin_batches, admin_tenants, admin_budgets, admin_ledger, *reading):
-        app.include_router(part.router)
+    for router in ROUTERS:
+        app.include_router(router)
     for kind, handler in (
         (GatewayError, _known),
         (RequestValidationError, _invalid),
@@ -123,10 +136,17 @@ async def _http(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     path = request.url.path[:200]
     if status == 405:  # HTTP's own number
-        return _answer(MethodNotAllowed(f"{path} does not take {request.method}."))
+        return _answer(MethodNotAllowed(path, _methods(request)))
     if status == 404:  # HTTP's own number
         return _answer(NotFound(f"There is nothing at {path!r}."))
     return _answer(InvalidRequest(str(getattr(error, "detail", error))))
+
+
+def _methods(request: Request) -> set[str]:
+    """What the path takes; the routes of one path are one for each method."""
+    routes = (route for router in ROUTERS for route in router.routes if isinstance(route, Route))
+    found = [route.methods or set() for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return set().union(*found)
 
 
 async def _away(request: Request, error: Exception) -> Response:  # noqa: ARG001  # FastAPI's signature

@@ -9,6 +9,7 @@ POST /v1/batches/{id}/cancel
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.api.ask import dollars_of, parsed, request_of
@@ -27,6 +28,13 @@ BODY_BYTES_MAX = 64 * 1024
 PAGE_MAX = 100
 OF_ALL = ("x-tollgate-user", "x-tollgate-tags", "x-tollgate-task", "x-tollgate-route")
 """Headers that hold for every line."""
+
+METHODS: Mapping[tuple[bool, str], tuple[str, ...]] = {
+    (False, ""): ("GET", "POST"),
+    (True, ""): ("GET",),
+    (True, "cancel"): ("POST",),
+}
+"""What each path takes: whether it names one, and what stands below it."""
 
 
 class BatchesEndpoint:
@@ -47,8 +55,8 @@ class BatchesEndpoint:
                 await visit.answer(shown(await self.intake.jobs.get(KIND, visit.tenant.id, id_)))
             case "POST", True, "cancel":
                 await visit.answer(shown(await self._cancel(visit, id_)))
-            case _, _, ("" | "cancel"):
-                raise MethodNotAllowed(f"{visit.scope['path'][:200]} does not take {visit.method}.")
+            case _, named, _ if (named, below) in METHODS:
+                raise MethodNotAllowed(visit.scope["path"], METHODS[named, below])
             case _:
                 raise NotFound(f"There is nothing at {visit.scope['path'][:200]!r}.")
 

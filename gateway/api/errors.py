@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from gateway.errors import GatewayError, RateLimited, UpstreamRejected
+from gateway.errors import GatewayError, MethodNotAllowed, RateLimited, UpstreamRejected
 from gateway.ledger.base import Balance
 from gateway.reply_headers import rate_headers
 from gateway.types import Format
@@ -37,6 +37,8 @@ def headers_of(error: GatewayError, request_id: str) -> Headers:
     ]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % math.ceil(error.retry_after_s)))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allow.encode()))
     if isinstance(error, RateLimited) and isinstance(error.balance, Balance):
         headers += rate_headers([error.balance], time.time())
     return headers

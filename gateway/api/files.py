@@ -11,6 +11,7 @@ A file belongs to one tenant; to another it is not there.  It ends after 30 days
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from gateway import multipart
@@ -24,6 +25,13 @@ UPLOAD_S = 600.0
 PURPOSE = "batch"
 KEPT_MIN_S = 3600
 CONTENT = (b"content-type", b"application/octet-stream")
+
+METHODS: Mapping[tuple[bool, str], tuple[str, ...]] = {
+    (False, ""): ("GET", "POST"),
+    (True, ""): ("GET", "DELETE"),
+    (True, "content"): ("GET",),
+}
+"""What each path takes: whether it names one, and what stands below it."""
 
 
 class FilesEndpoint:
@@ -48,8 +56,8 @@ class FilesEndpoint:
                 file = await self.files.get(visit.tenant.id, id_)
                 await self.files.delete(file.id)
                 await visit.answer({"id": file.id, "object": "file", "deleted": True})
-            case _, _, ("" | "content"):
-                raise MethodNotAllowed(f"{visit.scope['path'][:200]} does not take {visit.method}.")
+            case _, named, _ if (named, below) in METHODS:
+                raise MethodNotAllowed(visit.scope["path"], METHODS[named, below])
             case _:
                 raise NotFound(f"There is nothing at {visit.scope['path'][:200]!r}.")
 

@@ -29,8 +29,7 @@ class Front:
             endpoint = methods.get(scope["method"])
             if endpoint is not None:
                 return await endpoint(scope, receive, send)
-            allowed = ", ".join(sorted(methods))
-            return await self.refuse(MethodNotAllowed(f"{path} takes {allowed}."), path, send)
+            return await self.refuse(MethodNotAllowed(path, methods), path, send)
         for prefix, endpoint in self.prefixes.items():
             if path.startswith(prefix) or path == prefix[:-1]:
                 return await endpoint(scope, receive, send)

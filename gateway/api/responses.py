@@ -79,7 +79,7 @@ class StoredResponses:
         if below not in _METHODS:
             raise NotFound(f"There is nothing at {scope['path'][:200]!r}.")
         if scope["method"] not in _METHODS[below]:
-            raise MethodNotAllowed(f"{scope['path'][:200]} takes {', '.join(sorted(_METHODS[below]))}.")
+            raise MethodNotAllowed(scope["path"], _METHODS[below])
         found = stored.read(told, tenant.id)
         deployment = site.catalog.deployments.get(found.deployment)
         if deployment is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import KEY, Running, config, gateway
+from harness import ADMIN_KEY, KEY, Running, config, gateway
 
 USER = [{"role": "user", "content": "Hi."}]
 
@@ -81,6 +81,35 @@ async def test_a_base_url_without_v1_is_explained(tmp_path: Path) -> None:
         assert reply.status_code == 404
         assert "/v1/chat/completions" in reply.json()["error"]["message"]
         assert (await running.client.get("/v1/chat/completions")).status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/v1/chat/completions", "POST"),
+        ("HEAD", "/v1/messages", "POST"),
+        ("DELETE", "/v1/models", "GET"),
+        ("PUT", "/healthz", "GET"),
+        ("PUT", "/v1/files", "GET, POST"),
+        ("PUT", "/v1/files/file-1", "DELETE, GET"),
+        ("POST", "/v1/files/file-1/content", "GET"),
+        ("DELETE", "/v1/batches/batch_1", "GET"),
+        ("GET", "/v1/batches/batch_1/cancel", "POST"),
+        ("PATCH", "/v1/responses/resp_1", "DELETE, GET"),
+        ("GET", "/v1/responses/resp_1/cancel", "POST"),
+        ("PUT", "/admin/v1/tenants", "GET, POST"),
+        ("POST", "/admin/v1/tenants/acme", "DELETE, GET, PUT"),
+    ],
+)
+async def test_a_method_that_a_path_does_not_take_is_answered_with_those_it_takes(
+    tmp_path: Path, method: str, path: str, allow: str
+) -> None:
+    async with gateway(config(tmp_path)) as running:
+        key = ADMIN_KEY if path.startswith("/admin") else KEY
+        reply = await running.client.request(method, path, headers={"authorization": f"Bearer {key}"})
+        assert (reply.status_code, reply.headers["allow"]) == (405, allow)
+        if method != "HEAD":
+            assert allow in reply.json()["error"]["message"]
 
 
 async def test_a_request_above_its_own_maximum_cost_is_refused_before_the_call(tmp_path: Path) -> None:
