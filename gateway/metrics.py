@@ -59,7 +59,6 @@ COUNTERS: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("provider", "key", "outcome"),
         "Calls by the name of the key they were made with: ok, denied, limited, failed; unreadable ones were not made.",
     ),
-    "tollgate_reply_cache": (("kind", "result"), "Lookups in the reply cache."),
     "tollgate_prompt_cache_breaks": (
         ("tenant", "route", "cause"),
         "Requests whose prompt cache was not read as it could have been, by what broke it; an estimate.",
@@ -225,10 +224,6 @@ class Metrics:
     def keyed(self, provider: str, key: str, outcome: str) -> None:
         """Counts a call made with one of a provider's keys, by the key's name."""
         self._child("tollgate_provider_key_calls", provider, key, outcome).inc()
-
-    def looked_up(self, kind: str, result: str) -> None:
-        """Counts a lookup in the reply cache: (exact, hit), (semantic, miss) ..."""
-        self._child("tollgate_reply_cache", kind, result).inc()
 
     def cache_broken(self, tenant: str, route: str, cause: str, requests: int, lost: NanoUSD) -> None:
         """Counts requests that could have read more from a prompt cache; `cause` is one of the doctor's few words."""

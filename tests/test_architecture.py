@@ -16,7 +16,7 @@ from importlinter.cli import lint_imports
 import gateway
 import router_policies
 from gateway import errors
-from gateway.metrics import NAMES
+from gateway.metrics import COUNTERS, NAMES
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "gateway").rglob("*.py"), *(ROOT / "router_policies").rglob("*.py")])
@@ -198,3 +198,24 @@ def test_every_metric_named_anywhere_is_declared() -> None:
         for path in [*(ROOT / "config").rglob(f"*.{suffix}"), *(ROOT / "helm").rglob(f"*.{suffix}")]:
             named |= dict.fromkeys(METRIC.findall(path.read_text()), name(path))
     assert not {metric: where for metric, where in named.items() if not {metric, SERIES.sub("", metric)} & NAMES}
+
+
+def test_every_counter_is_counted_by_somebody() -> None:
+    """A name that nothing counts reads as a thing that never happens."""
+    metrics = ROOT / "gateway/metrics.py"
+    methods = [node for node in ast.walk(tree(metrics)) if isinstance(node, ast.FunctionDef)]
+    calls = {
+        node.attr
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and (path != metrics or node.attr.startswith("_"))
+    }
+    counted = {text for method in methods if method.name in calls for text in _texts(method.body)}
+    assert COUNTERS.keys() - counted == set()
+
+
+def _texts(body: list[ast.stmt]) -> Iterator[str]:
+    for statement in body:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value

@@ -52,7 +52,7 @@ def test_the_names_are_the_public_contract() -> None:
     promised = """requests_total tokens_total cost_usd_total baseline_cost_usd_total overhead_cost_usd_total
         budget_limit_usd budget_spent_usd budget_reserved_usd budget_denials_total budget_degrades_total decisions_total
         escalations_total failovers_total retries_total request_seconds upstream_seconds time_to_first_token_seconds
-        overhead_seconds circuit_open inflight_requests reply_cache_total token_estimate_ratio usage_missing_total
+        overhead_seconds circuit_open inflight_requests token_estimate_ratio usage_missing_total
         price_unknown_total overshoot_usd_total records_pending records_written_total records_failed_total
         ledger_up deployment_info compared_cost_usd_total alerts_total batches_total provider_key_calls_total
         shadows_total shadow_compared_total shadow_agreement_total
