@@ -16,9 +16,10 @@ from gateway.conversation import Refusal, Text, ToolCall
 from gateway.dialects.deltas import fold
 from gateway.dialects.translate import CODECS
 from gateway.errors import GatewayError
-from gateway.exchange import Exchange, Trial
+from gateway.exchange import Exchange
 from gateway.plan import Judge, Said, Step, Verdict
 from gateway.reply_headers import reply_headers
+from gateway.trial import Trial
 from gateway.types import Request
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ async def tried(exchange: Exchange, step: Step, send: Send, pipeline: Pipeline) 
     if shelf.through:
         return True
     said = read(exchange.asked, step, bytes(shelf.data)) if in_time else None
-    exchange.shelve(said, bytes(shelf.data), pipeline.parts.counter, pipeline.now())
+    exchange.shelve(said, bytes(shelf.data), await pipeline.generated(exchange), pipeline.now())
     verdict = Verdict(reason=LATE) if said is None else judge.verdict(exchange.request, [*heard, said])
     return await _heeded(exchange, verdict, send, pipeline)
 

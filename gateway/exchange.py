@@ -13,6 +13,7 @@ from gateway.ledger.base import NOTHING, Balance, Line, Reservation, Spent, shar
 from gateway.plan import Mode, Plan, Said, Step
 from gateway.savings import savings
 from gateway.tokens import Content, Counter
+from gateway.trial import Trial, with_waste
 from gateway.types import (
     OUTPUT_BUCKETS,
     STEP_KINDS,
@@ -37,28 +38,6 @@ TOKENS_PER_SECOND = 60.0
 """Of a deployment nobody has measured: what an answer that was hung up on may have grown to by then."""
 COUNTED_CHARS_MAX = 200_000
 """Of an answer that is thrown away: a body without end must not hold up everyone else while it is counted."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Trial:
-    """An answer, or an opinion of one, that was paid for and not sent."""
-
-    step: Step
-    decoder: Decoder | None
-    said: Said | None  # None: too late, or not to be read
-    data: bytes = field(repr=False)
-    usage: Usage
-    cost: Cost
-
-    @property
-    def amount(self) -> NanoUSD:
-        """What it cost; where that is unknown the most it can have."""
-        return (self.step.worst_cost or 0) if self.cost.total is None else self.cost.total
-
-    @property
-    def spent(self) -> Spent:
-        """The same beside its tokens."""
-        return Spent(self.amount, 1, self.usage.input_tokens, self.usage.output_tokens)
 
 
 @dataclass(slots=True)
@@ -159,9 +138,9 @@ class Exchange:
         text = self.decoder.generated()[:COUNTED_CHARS_MAX]
         return min(counter.count_text(text, self.step.deployment), self.step.output_cap * self.step.choices)
 
-    def shelve(self, said: Said | None, data: bytes, counter: Counter, now: float) -> None:
-        """An answer that the client does not get, or not yet.  None: it is no use."""
-        usage = self.usage(counter, now) or Usage()
+    def shelve(self, said: Said | None, data: bytes, generated: int, now: float) -> None:
+        """An answer that the client does not get, or not yet.  None: it is no use.  `generated`: see `usage`."""
+        usage = self.usage(generated, now) or Usage()
         self.trials.append(Trial(self.step, self.decoder, said, data, usage, self.bill(usage)))
         self.unsend()
 
@@ -253,8 +232,15 @@ class Exchange:
             known = self._costs[deployment.id] = usage, cost
         return known[1]
 
-    def usage(self, counter: Counter, now: float) -> Usage | None:
-        """What the provider reported; else our own count of what was generated; None where nothing was."""
+    def uncounted(self) -> str:
+        """What was generated, where its provider has not said, or not to the end, how many tokens it is."""
+        decoder = self.decoder
+        if decoder is None or self._nothing_sent() or (decoder.meter.usage is not None and decoder.meter.complete):
+            return ""
+        return decoder.generated()
+
+    def usage(self, generated: int, now: float) -> Usage | None:
+        """What the provider reported; else with our own count of what is `uncounted`; None where nothing was made."""
         if self.decoder is None:
             return self._guess(now) if self.awaited and self.error is None else None
         meter = self.decoder.meter
@@ -262,10 +248,9 @@ class Exchange:
             return meter.usage
         if self._nothing_sent():
             return None
-        tokens = counter.count_text(self.decoder.generated(), self.step.deployment)
-        if not tokens and not meter.complete and meter.usage is None:
+        if not generated and not meter.complete and meter.usage is None:
             return self._guess(now)
-        return self._counted(meter.usage, tokens)
+        return self._counted(meter.usage, generated)
 
     def _nothing_sent(self) -> bool:
         """The provider failed before the client saw a byte: what it does not report, it does not charge."""
@@ -336,7 +321,7 @@ class Exchange:
             fees=used.fees,
             estimated=not used.exact or self.wasted > 0 or any(not trial.usage.exact for trial in self.trials),
             cost=owed if known else None,
-            components=_with_waste(cost, self.wasted, self.trials),
+            components=with_waste(cost, self.wasted, self.trials),
             reported_cost=used.reported_cost,
             calculated_cost=self._priced(used, self.step.deployment).total if usage else None,
             service_tier=used.service_tier,
@@ -387,13 +372,3 @@ class Exchange:
             if line.limit.unit is Unit.COST and line.limit.action is Action.DENY
         ]
         return max(0, min(left)) if left else None
-
-
-def _with_waste(cost: Cost, wasted: NanoUSD, trials: list[Trial]) -> dict[str, NanoUSD]:
-    components = dict(cost.components)
-    for trial in trials:
-        for name, amount in trial.cost.components.items():
-            components[name] = components.get(name, 0) + amount
-    if wasted and cost.total is not None:
-        components[Bucket.INPUT] = components.get(Bucket.INPUT, 0) + wasted
-    return components

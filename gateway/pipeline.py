@@ -204,7 +204,7 @@ class Pipeline:
                 exchange.failed(error, self.parts.counter)
                 if exchange.first_byte is not None and exchange.decoder is not None:
                     last = planned is steps[-1]
-                    if last or not resuming.begun(exchange, error, send, self.parts.counter, self.now()):
+                    if last or not await resuming.begun(exchange, error, send, self.parts.counter, self.now()):
                         await send.end(exchange.decoder.cut(error))
                         return
                 self.parts.metrics.failed_over(step.deployment.id, error.code)
@@ -361,7 +361,15 @@ class Pipeline:
         if meter is not None and meter.pending and exchange.held:
             parts.background.spawn(self.follow(exchange))
         else:
-            await self.book(exchange, exchange.usage(parts.counter, self.now()))
+            await self.book(exchange, exchange.usage(await self.generated(exchange), self.now()))
+
+    async def generated(self, exchange: Exchange) -> int:
+        """Tokens of an answer that its provider did not count; a long one is counted off the loop, as a prompt is."""
+        text, counter, deployment = exchange.uncounted(), self.parts.counter, exchange.step.deployment
+        try:
+            return await counter.count_long_text(text, deployment) if text else 0
+        except asyncio.CancelledError:  # whoever cancels a settlement gets it all the same
+            return counter.count_text(text, deployment)
 
     async def follow(self, exchange: Exchange) -> None:
         """An answer that is made in the background is settled when it is there; its hold lasts until then."""

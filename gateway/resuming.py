@@ -27,9 +27,10 @@ from gateway.dialects.deltas import (
 )
 from gateway.dialects.translate import CODECS, heading
 from gateway.errors import GatewayError, UpstreamFailure
-from gateway.exchange import Exchange, Trial
+from gateway.exchange import Exchange
 from gateway.plan import Step
 from gateway.tokens import Counter
+from gateway.trial import Trial
 from gateway.types import Bucket, Cost, Estimate, Format, Request, Usage
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def kept(exchange: Exchange, send: Send) -> Send:
     return Kept(send) if one and not shaped and isinstance(request.body.get("messages"), list) else send
 
 
-def begun(exchange: Exchange, error: GatewayError, send: Send, counter: Counter, now: float) -> bool:
+async def begun(exchange: Exchange, error: GatewayError, send: Send, counter: Counter, now: float) -> bool:
     """Whether another step may go on; then the exchange is ready for it, and the first part is booked as a trial."""
     if not isinstance(send, Kept) or not isinstance(error, UpstreamFailure) or len(send.data) > KEPT_BYTES_MAX:
         return False
@@ -86,12 +87,13 @@ def begun(exchange: Exchange, error: GatewayError, send: Send, counter: Counter,
     text = "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
     if not text.strip() or not all(isinstance(delta, CONTINUABLE) for delta in deltas):
         return False
+    made = await counter.count_long_text(exchange.uncounted(), exchange.step.deployment)
+    tokens = await counter.count_long_text(text, exchange.step.deployment)
     first = exchange.first_byte if exchange.resumed is None else exchange.resumed.first_byte
     if exchange.spilt and exchange.spilt[-1][0] is exchange.step:
         exchange.spilt.pop()  # it is no waste
-    exchange.shelve(None, b"", counter, now)
+    exchange.shelve(None, b"", made, now)
     exchange.opened, exchange.decoder = True, None
-    tokens = counter.count_text(text, exchange.step.deployment)
     exchange.resumed = Begun(tuple(deltas), text, tokens, first, tuple(exchange.trials))
     return True
 
