@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import orjson
+import pytest
 from harness import Visitor, config, gateway
+from vendor import Vendor, served
 
 from gateway.ledger.base import Reservation
 from gateway.ledger.memory import MemoryLedger
 from gateway.types import Outcome
 
 
-def body(*, stream: bool, **fields: object) -> bytes:
-    message = {"role": "user", "content": "Tell a long story."}
-    return orjson.dumps({"model": "small", "messages": [message], "stream": stream, **fields})
+def body(path: str = "/v1/chat/completions", *, stream: bool) -> bytes:
+    said = [{"role": "user", "content": "Tell a long story."}]
+    if path == "/v1/responses":
+        return orjson.dumps({"model": "small", "input": said, "stream": stream, "max_output_tokens": 1000})
+    return orjson.dumps({"model": "small", "messages": said, "stream": stream, "max_tokens": 1000})
 
 
+CLAUDE = "{dialect: anthropic, base_url: 'https://claude.example', api_key: k"
+
+
+@pytest.mark.parametrize(
+    ("path", "speaks"),
+    [
+        ("/v1/chat/completions", "{dialect: simulated"),
+        ("/v1/chat/completions", CLAUDE),
+        ("/v1/messages", "{dialect: simulated"),
+        ("/v1/messages", CLAUDE),
+        ("/v1/responses", "{dialect: simulated"),
+    ],
+)
 async def test_a_client_that_leaves_in_mid_stream_pays_for_what_was_generated_and_the_call_is_cancelled(
-    tmp_path: Path,
+    tmp_path: Path, path: str, speaks: str
 ) -> None:
-    async with gateway(config(tmp_path, script="?first_token_ms=0&tps=100&output=1000")) as running:
-        visitor = Visitor(running.gateway, "/v1/chat/completions", body(stream=True, max_tokens=1000))
+    text = config(tmp_path, script="?first_token_ms=0&tps=100&output=1000").replace("{dialect: simulated", speaks)
+    async with gateway(text) as running:
+        visitor = Visitor(running.gateway, path, body(path, stream=True))
         visit = visitor.visit()
         while visitor.received.count(b"\n\n") < 20:
             visitor.came.clear()
@@ -37,9 +58,62 @@ async def test_a_client_that_leaves_in_mid_stream_pays_for_what_was_generated_an
         assert record.cost == sum(record.tokens.values()) * 1000
 
 
+class Talking(httpx.AsyncByteStream):
+    """A response in the making: twenty words, and then nothing any more."""
+
+    def __init__(self) -> None:
+        self.left = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        made = {"id": "resp_1", "object": "response", "status": "in_progress", "model": "m", "output": []}
+        yield event({"type": "response.created", "sequence_number": 0, "response": made})
+        for number in range(20):
+            yield event({"type": "response.output_text.delta", "sequence_number": number + 1, "delta": " word"})
+        await asyncio.Event().wait()
+
+    async def aclose(self) -> None:
+        self.left = True
+
+
+def event(data: dict[str, object]) -> bytes:
+    return f"event: {data['type']}\ndata: ".encode() + orjson.dumps(data) + b"\n\n"
+
+
+@dataclass
+class Maker(Vendor):
+    """Makes no response to its end."""
+
+    talking: Talking = field(default_factory=Talking)
+
+    def _create(self, body: dict[str, object]) -> httpx.Response:
+        return httpx.Response(200, stream=self.talking, headers={"content-type": "text/event-stream"})
+
+
+async def test_a_client_that_leaves_a_response_in_the_making_pays_for_what_was_made_and_it_is_cancelled(
+    tmp_path: Path,
+) -> None:
+    speaks = (
+        "{dialect: openai, base_url: 'https://east.example/v1', api_key: k, options: {paths: {responses: /responses}}"
+    )
+    vendor = Maker()
+    async with served(config(tmp_path).replace("{dialect: simulated", speaks), vendor) as running:
+        visitor = Visitor(running.gateway, "/v1/responses", body("/v1/responses", stream=True))
+        visit = visitor.visit()
+        while visitor.received.count(b"\n\n") < 21:
+            visitor.came.clear()
+            await visitor.came.wait()
+        visitor.leave()
+        await asyncio.wait_for(visit, 5)
+        assert vendor.talking.left
+        [record] = running.records
+        assert (record.outcome, record.estimated) == (Outcome.CLIENT_GONE, True)
+        assert 20 <= record.tokens["output"] <= 22
+        assert record.cost == sum(record.tokens.values()) * 1000
+
+
 async def test_a_client_that_leaves_before_a_whole_reply_pays_for_what_may_have_been_generated(tmp_path: Path) -> None:
     async with gateway(config(tmp_path, script="?first_token_ms=0&tps=100&output=1000")) as running:
-        visitor = Visitor(running.gateway, "/v1/chat/completions", body(stream=False, max_tokens=1000))
+        visitor = Visitor(running.gateway, "/v1/chat/completions", body(stream=False))
         visit = visitor.visit()
         await asyncio.sleep(0.2)
         visitor.leave()
