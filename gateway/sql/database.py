@@ -93,6 +93,8 @@ class _Attempt:
     @contextmanager
     def on(self, connection: Connection) -> Iterator[None]:
         with self._lock:
+            if self.aborted:
+                raise DatabaseUnavailable("Nobody waits for it any more.")
             self._raw = connection.connection.dbapi_connection
         try:
             yield

@@ -40,7 +40,8 @@ async def test_the_openai_sdk_streams_and_sees_usage_and_cost_only_when_it_asks(
         assert chunks[-1].choices == []
         usage = chunks[-1].usage
         assert usage is not None
-        record = (await running.settled())[-1]
+        unasked, record = await running.settled()
+        assert unasked.cost == record.cost
         assert (
             nano(str(usage.model_extra["cost"]))
             == record.cost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ deployments:
   - {{id: embed, provider: router, upstream_model: openai/text-embedding-3-small}}
   - {{id: marked-up, provider: router, upstream_model: openai/text-embedding-3-small, price: {{multiplier: 2}}}}
   - {{id: calculated, provider: own, upstream_model: openai/text-embedding-3-small}}
+  - {{id: small, provider: own, upstream_model: m, price: {{input: 1, output: 1}}, output_max: 1024}}
 tenants:
   - {{id: acme, keys: [{{name: prod, key: key-of-acme}}], budgets: [{{limit_usd: 100, window: day}}]}}
 """
@@ -58,6 +60,27 @@ async def test_the_reported_cost_is_owed_where_nobody_says_otherwise_and_all_are
         assert (record.cost, record.calculated_cost) == (owed, calculated)
         assert record.reported_cost == (money.nano(f"{stated['cost']:.9f}") if stated else None)
         assert sum(record.components.values()) == owed
+
+
+HEAD = {"id": "c", "created": 1, "model": "m", "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}
+SAID = {"role": "assistant", "content": "Some words that nobody bills."}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_usage_of_nothing_is_believed_and_not_replaced_by_our_own_count(tmp_path: Path, *, stream: bool) -> None:
+    choice = {"index": 0, "delta" if stream else "message": SAID, "finish_reason": "stop"}
+    reply = httpx.Response(200, json={**HEAD, "object": "chat.completion", "choices": [choice]})
+    if stream:
+        chunk = json.dumps({**HEAD, "object": "chat.completion.chunk", "choices": [choice]})
+        kind = {"content-type": "text/event-stream"}
+        reply = httpx.Response(200, text=f"data: {chunk}\n\ndata: [DONE]\n\n", headers=kind)
+    async with served(CONFIG.format(folder=tmp_path), Vendor(replies={"/v1/chat/completions": reply})) as found:
+        body = {"model": "small", "stream": stream, "messages": [{"role": "user", "content": "Say a few words."}]}
+        headers = {"authorization": "Bearer key-of-acme"}
+        answer = await found.http.post("/v1/chat/completions", json=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        [record] = found.records
+    assert (record.cost, record.estimated, sum(record.tokens.values())) == (0, False, 0)
 
 
 @pytest.mark.parametrize("reported", [0, 1, 999, 1000, 1001, 123_456_789])
