@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import statistics
+import time
 
+import pytest
 from ledgers import PROVIDER, figures, hold, line
 from msgspec import structs
 from services import RedisServer
@@ -43,6 +46,37 @@ async def test_a_node_that_hangs_delays_only_its_own_tenants(redis_cluster: list
                 continue
             if sum(left) == 10 * (60 - len(failed)):
                 break
+    await ledger.close()
+
+
+async def test_a_cluster_that_hangs_as_a_whole_costs_one_deadline_and_then_nothing(
+    redis_cluster: list[RedisServer],
+) -> None:
+    ledger = open_redis(redis_cluster[0].url.replace("redis://", "redis+cluster://"), prefix="dead:")
+    await asyncio.gather(*(ledger.release(of_tenant(number)) for number in range(20)))  # knows every node
+    for node in redis_cluster:
+        node.signal(signal.SIGSTOP)
+    try:
+        took = []
+        for number in range(200):
+            began = time.perf_counter()
+            with pytest.raises(LedgerUnavailable):
+                await ledger.reserve(of_tenant(number % 20))
+            took.append(time.perf_counter() - began)
+    finally:
+        for node in redis_cluster:
+            node.signal(signal.SIGCONT)
+    assert max(took) < 0.5
+    assert statistics.median(took) < 0.01
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await ledger.ping()
+            except LedgerUnavailable:
+                await asyncio.sleep(0.01)  # a reconnection happens on the real clock
+            else:
+                break
+    await asyncio.gather(*(ledger.reserve(of_tenant(number)) for number in range(20, 40)))
     await ledger.close()
 
 
