@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import orjson
 import pytest
-from faulty import FaultyProvider
+from faulty import ERROR, Call, FaultyProvider, fine
 from served import Served, served
 
 CONFIG = """
@@ -18,6 +19,8 @@ providers:
   silent: {{dialect: openai, base_url: "http://127.0.0.1:{port}/no_head/v1", api_key: sk-x}}
   failing: {{dialect: openai, base_url: "http://127.0.0.1:{port}/status_500/v1", api_key: sk-x}}
   limited: {{dialect: openai, base_url: "http://127.0.0.1:{port}/limited_seconds/v1", api_key: sk-x}}
+  busy: {{dialect: openai, base_url: "http://127.0.0.1:{port}/status_529/v1", api_key: sk-x}}
+  asking: {{dialect: openai, base_url: "http://127.0.0.1:{port}/limited_ms/v1", api_key: sk-x}}
   fine: {{dialect: openai, base_url: "http://127.0.0.1:{port}/fine/v1", api_key: sk-x}}
 deployments:
   - {{id: silent, provider: silent, upstream_model: m, price: {{input: 1, output: 1}}, output_max: 1024}}
@@ -25,9 +28,13 @@ deployments:
       timeouts: {{first_byte_s: 0.3, total_s: 0.3}}}}
   - {{id: failing, provider: failing, upstream_model: m, price: {{input: 1, output: 1}}, output_max: 1024}}
   - {{id: limited, provider: limited, upstream_model: m, price: {{input: 1, output: 1}}, output_max: 1024}}
+  - {{id: busy, provider: busy, upstream_model: m, price: {{input: 2, output: 2}}, output_max: 1024}}
+  - {{id: asking, provider: asking, upstream_model: m, price: {{input: 1, output: 1}}, output_max: 1024}}
   - {{id: fine, provider: fine, upstream_model: m, price: {{input: 9, output: 9}}, output_max: 1024}}
 routes:
   bounded: {{candidates: [silent], timeout_s: 0.3}}
+  all-fail: {{candidates: [failing, busy], policies: [cheapest]}}
+  failing-first: {{candidates: [failing, fine], policies: [cheapest]}}
   limited-first: {{candidates: [limited, fine], policies: [cheapest]}}
 tenants:
   - {{id: acme, keys: [{{name: prod, key: key-of-acme}}], budgets: [{{limit_usd: 100, window: day}}]}}
@@ -87,6 +94,48 @@ async def test_a_failure_is_retried_twice_and_each_attempt_is_counted(
     assert reply.status_code == 502
     assert provider.calls["status_500"] == 3
     assert [record.attempts for record in gateway.records] == [3]
+
+
+async def test_where_all_fail_each_is_tried_as_often_as_its_provider_allows_and_no_round_begins_anew(
+    gateway: Served, provider: FaultyProvider
+) -> None:
+    reply, _ = await ask(gateway, "all-fail")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "upstream_overloaded")
+    first, last = provider.calls["status_500"], provider.calls["status_529"]
+    assert 1 <= first <= 3
+    assert last == 3
+    assert [record.attempts for record in gateway.records] == [first + last]
+
+
+async def test_a_deployment_that_goes_on_failing_is_left_alone_and_delays_nobody(
+    gateway: Served, provider: FaultyProvider
+) -> None:
+    before = await asyncio.gather(*(ask(gateway, "failing-first") for _ in range(6)))
+    assert {reply.status_code for reply, _ in before} == {200}
+    calls = provider.calls["status_500"]
+    for _ in range(10):
+        reply, _ = await ask(gateway, "failing-first")
+        assert (reply.status_code, reply.headers["x-tollgate-attempts"]) == (200, "1")
+    assert provider.calls["status_500"] == calls
+    alone, _ = await ask(gateway, "failing")
+    assert (alone.status_code, alone.json()["error"]["code"]) == (503, "no_deployment")
+    assert provider.calls["status_500"] == calls
+
+
+async def test_a_provider_is_asked_again_when_it_said_and_not_before(gateway: Served, provider: FaultyProvider) -> None:
+    came: list[float] = []
+
+    async def limited_once(call: Call) -> None:
+        came.append(asyncio.get_running_loop().time())
+        if len(came) == 1:
+            call.all(orjson.dumps(ERROR), 429, retry_after_ms="700")
+        else:
+            await fine(call)
+
+    provider.faults["limited_ms"] = limited_once
+    reply, _ = await ask(gateway, "asking")
+    assert (reply.status_code, reply.headers["x-tollgate-attempts"]) == (200, "2")
+    assert 0.7 <= came[1] - came[0] < 2
 
 
 async def test_a_provider_that_asks_for_more_time_than_there_is_is_not_asked_again(
