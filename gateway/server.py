@@ -22,6 +22,8 @@ import uvicorn
 from gateway import settings
 from gateway.settings import Settings
 
+METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+"""Where workers' metrics meet: never a directory that was there before, which another gateway may use or empty."""
 BACKLOG = 2048
 AFTERWARDS_S = 15.0
 """For what is settled and recorded after the last request."""
@@ -38,6 +40,7 @@ def serve(config: Path, host: str | None = None, port: int | None = None, worker
     bound = _bind(host or found.server.host, found.server.port if port is None else port)
     count = workers or found.server.workers
     if count == 1:
+        os.environ.pop(METRICS_DIR, None)  # somebody else's
         work(str(config), bound)
     else:
         times = found.server.timeouts
@@ -129,7 +132,7 @@ class Workers:
     def run(self) -> None:
         """Until told to leave; metrics of the workers meet in a directory of this instance's own."""
         shared = tempfile.mkdtemp(prefix="tollgate-metrics-")
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+        os.environ[METRICS_DIR] = shared
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._leave)
         signal.signal(signal.SIGHUP, self._pass_on)

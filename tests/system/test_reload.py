@@ -109,16 +109,35 @@ def test_sighup_reloads_every_worker(start: Any) -> None:
     until(everywhere)
 
 
+def counted(gateway: GatewayProcess) -> float:
+    lines = httpx.get(f"{gateway.url}/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("tollgate_requests_total{"))
+
+
 def test_any_worker_tells_the_metrics_of_all(start: Any) -> None:
     gateway: GatewayProcess = start(CONFIG, workers=2)
     for _ in range(30):
         with httpx.Client() as client:  # a connection of its own, so that both workers get some
             body = {"model": "small", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi."}]}
             assert client.post(f"{gateway.url}/v1/chat/completions", json=body, headers=KEY).status_code == 200
+    until(lambda: counted(gateway) == 30)  # a worker tells the others within a second
+    assert [counted(gateway) for _ in range(6)] == [30] * 6
 
-    def counted() -> float:
-        lines = httpx.get(f"{gateway.url}/metrics").text.splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("tollgate_requests_total{"))
 
-    until(lambda: counted() == 30)  # a worker tells the others within a second
-    assert [counted() for _ in range(6)] == [30] * 6
+@pytest.mark.parametrize("workers", [1, 2])
+def test_another_gateway_that_starts_and_stops_beside_it_takes_none_of_its_metrics(
+    start: Any, tmp_path: Path, workers: int
+) -> None:
+    env = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}  # as a host may set it for all that run there
+    gateway: GatewayProcess = start(CONFIG, workers=workers, env=env)
+    for _ in range(5):
+        assert ask(gateway, "small").status_code == 200
+    until(lambda: counted(gateway) == 5)
+    other: GatewayProcess = start(CONFIG, workers=workers, env=env)
+    for _ in range(3):
+        assert ask(other, "small").status_code == 200
+    until(lambda: counted(other) == 3)
+    other.stop()
+    assert counted(gateway) == 5
+    assert ask(gateway, "small").status_code == 200
+    until(lambda: counted(gateway) == 6)
