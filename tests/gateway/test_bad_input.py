@@ -51,6 +51,26 @@ async def test_it_is_named_in_both_shapes(tmp_path: Path, body: Any, status: int
         assert running.records == []
 
 
+async def test_what_clients_make_up_makes_no_series(tmp_path: Path) -> None:
+    async with gateway(config(tmp_path)) as running:
+
+        async def series(word: str) -> set[str]:
+            """The series there are when a client has made up `word`."""
+            own = {"authorization": f"Bearer {KEY}", "x-tollgate-user": word, "x-tollgate-tags": f"{word}={word}"}
+            for model, path in (("small", "/v1/chat/completions"), (word, "/v1/messages"), ("small", f"/v1/{word}")):
+                body = {"model": model, "messages": USER, "max_tokens": 5, "user": word, "metadata": {"task": word}}
+                await running.client.post(path, json=body, headers=own)
+                await running.client.post(path, json=body, headers={"x-api-key": word})
+            lines = (await running.client.get("/metrics")).text.splitlines()
+            return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
+
+        first = await series("once")
+        assert any("tollgate_requests_total" in line for line in first)
+        for number in range(20):
+            found = await series(f"made-up-{number}")
+        assert found == first
+
+
 async def test_malformed_json_is_shown_with_its_line(tmp_path: Path) -> None:
     async with gateway(config(tmp_path)) as running:
         reply = await post(running, "/v1/chat/completions", content=b'{"model": "auto",\n "messages": [}')
