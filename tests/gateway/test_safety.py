@@ -17,6 +17,7 @@ from served import Served, served
 from gateway.upstream import ERROR_BODY_MAX
 
 CONFIG = """
+admin_key: test-admin-key
 database: sqlite:///{folder}/tollgate.db
 spool: {folder}/spool
 providers:
@@ -282,3 +283,58 @@ async def test_a_websocket_is_never_opened_so_nothing_is_used_there_uncounted(
     await gateway.gateway(scope, connecting, tell)  # as a server hands it on that can speak it
     assert told == []
     assert not upstream.accepted
+
+
+FORGED = [
+    {"host": "127.0.0.1"},
+    {"host": "localhost", "x-forwarded-host": "localhost"},
+    {"host": "/healthz?"},
+    {"x-forwarded-for": "127.0.0.1", "x-real-ip": "127.0.0.1", "forwarded": "for=127.0.0.1;host=localhost"},
+    {"x-original-url": "/healthz", "x-rewrite-url": "/healthz"},
+    {"x-http-method-override": "GET", "x-forwarded-proto": "https", "x-forwarded-prefix": "/metrics"},
+    {"x-forwarded-user": "admin", "x-remote-user": "admin", "remote-user": "admin", "x-user-id": "acme"},
+    {"x-tollgate-tenant": "acme", "x-tollgate-key": "acme:prod", "x-tollgate-user": "acme"},
+    {"cookie": "session=acme; token=key-of-acme; api_key=key-of-acme"},
+    {"authorization": "Basic a2V5LW9mLWFjbWU6"},
+    {"authorization": "Bearer ' OR '1'='1"},
+    {"authorization": "Bearer %"},
+    {"authorization": "Bearer key-of-acme'--"},
+    {"x-api-key": "acme:prod"},
+    {"x-api-key": "key-of-acme\u00a0"},
+]
+
+
+@pytest.mark.parametrize("headers", FORGED, ids=lambda headers: "-".join(headers))
+async def test_nothing_but_its_key_makes_anyone_a_client_or_an_administrator(
+    gateway: Served, upstream: Upstream, headers: dict[str, str]
+) -> None:
+    upstream.says(WHOLE)
+    sent = [(name.encode(), value.encode()) for name, value in headers.items()]
+    body = {"model": "m", "messages": [{"role": "user", "content": "Say yes."}]}
+    for method, path in (("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("GET", "/admin/v1/tenants")):
+        reply = await gateway.client.request(method, path, headers=sent, json=body if method == "POST" else None)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert not upstream.accepted
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/healthz/../admin/v1/tenants",
+        "/healthz/..%2fadmin/v1/tenants",
+        "//admin/v1/tenants",
+        "/admin/v1/tenants;/healthz",
+        "/admin/v1/tenants#/healthz",
+        "/admin%2fv1/tenants",
+        "/ADMIN/v1/tenants",
+        "/admin/./v1/tenants",
+        "/admin/v1/tenants?key=test-admin-key&api_key=test-admin-key",
+        "http://test-admin-key@127.0.0.1/admin/v1/tenants",
+        "/v1/models?api_key=key-of-acme",
+    ],
+)
+async def test_no_way_of_writing_a_path_leads_past_its_key(gateway: Served, target: str) -> None:
+    asked = httpx.Request("GET", gateway.url, extensions={"target": target.encode()})
+    reply = await gateway.client.send(asked)
+    assert reply.status_code in {400, 401, 404}
+    assert "acme" not in reply.text
