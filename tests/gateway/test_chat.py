@@ -95,6 +95,35 @@ async def test_the_output_cap_of_the_route_is_what_the_provider_gets(tmp_path: P
         assert reply.json()["choices"][0]["finish_reason"] == "length"
 
 
+ROUTE = """  {name}:
+    candidates: [large, small]
+    policies: [{policies}]
+"""
+POLICIES = {
+    "none": "",
+    "cheapest": "cheapest",
+    "capped": "{output_cap: {default: 256, max: 4096}}",
+    "difficult": "cheapest, {difficulty: {}}",
+    "cascaded": "cheapest, {cascade: {}}",
+    "drawn": "{weighted: {weights: {large: 1, small: 1}}}",
+    "reasoned": "{reasoning_cap: {easy: none, medium: low, hard: medium}}",
+}
+
+
+@pytest.mark.parametrize("policies", POLICIES.values(), ids=POLICIES)
+async def test_a_clients_own_maximum_is_what_the_provider_gets_whatever_the_route_does(
+    tmp_path: Path, policies: str
+) -> None:
+    text = config(tmp_path, script="?first_token_ms=0&output=5000")
+    text = text.replace("tenants:\n", ROUTE.format(name="other", policies=policies) + "tenants:\n")
+    async with gateway(text) as running:
+        for field in ("max_tokens", "max_completion_tokens"):
+            reply = await running.chat("other", **{field: 40})
+            assert reply.json()["usage"]["completion_tokens"] == 40, reply.text
+        for record in await running.settled():
+            assert record.reserved < 2 * 100 * 30_000  # both models, question and answer
+
+
 @pytest.mark.parametrize("fault", ["status=503", "error=before", "reset=connect", "reset=before"])
 async def test_a_failure_before_the_first_byte_is_invisible_to_the_client(tmp_path: Path, fault: str) -> None:
     text = config(tmp_path).replace("sim-small?first_token_ms=0", f"sim-small?{fault}")

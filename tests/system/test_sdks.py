@@ -335,6 +335,21 @@ def test_anthropic_raises_what_it_raises_for_anthropic(
     assert body["error"]["message"]
 
 
+async def test_anthropic_does_not_retry_what_a_budget_refuses(gateway: GatewayProcess) -> None:
+    """Its SDK would wait until the budget's window is over, and ask then."""
+    sent: list[str] = []
+
+    async def noted(request: httpx2.Request) -> None:
+        sent.append(str(request.url))
+
+    counting = httpx2.AsyncClient(event_hooks={"request": [noted]})
+    async with anthropic.AsyncAnthropic(base_url=gateway.url, api_key=KEY, http_client=counting) as claude:
+        async with asyncio.timeout(10):
+            with pytest.raises(anthropic.RateLimitError):
+                await claude.messages.create(model="dear", max_tokens=1000, messages=MESSAGES)
+    assert len(sent) == 1
+
+
 def test_anthropic_without_the_right_key_is_refused(claude: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.AuthenticationError):
         claude.with_options(api_key="wrong").messages.create(model="auto", max_tokens=5, messages=MESSAGES)

@@ -31,6 +31,14 @@ def test_a_wrong_secret_finds_nothing_and_is_unauthorized(secret: str) -> None:
     assert not secret or secret not in str(refused.value)
 
 
+def test_a_secret_that_begins_or_ends_as_a_right_one_does_proves_nothing() -> None:
+    mine, theirs = new_secret(), new_secret()
+    directory = Directory([ACME], [key(mine), replace(key(theirs), id="acme:other", name="other")])
+    assert directory.find(mine, now=0) == (ACME, key(mine))
+    for close in (mine[:-1], mine[:-1] + "~", mine + "x", "~" + mine[1:], mine[:23] + theirs[23:], mine[:23]):
+        assert directory.find(close, now=0) is None
+
+
 def test_the_digest_itself_is_no_secret() -> None:
     directory = Directory([ACME], [key()])
     for text in (hash_key("s3cret").hex(), f"sha256:{hash_key('s3cret').hex()}"):
