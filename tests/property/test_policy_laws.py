@@ -170,7 +170,10 @@ def test_arbitrage_orders_by_health_and_then_by_price_when_only_price_counts(pla
     assert keys == sorted(keys)
 
 
-@pytest.mark.parametrize(("policy", "most_us"), [(Cheapest(), 60), (OutputCap(default=256), 400)], ids=repr)
+MOST_US = [(Cheapest(), 60), *((policy, 400) for policy in POLICIES[1:])]
+
+
+@pytest.mark.parametrize(("policy", "most_us"), MOST_US, ids=repr)
 def test_a_policy_takes_microseconds(policy: Policy, most_us: int) -> None:
     """The quickest of many runs over four candidates; generous: only a change of kind fails on a busy machine."""
     price = Price({Bucket.INPUT: 10**9, Bucket.OUTPUT: 10**9})

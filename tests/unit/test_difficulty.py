@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,6 +197,21 @@ def test_of_a_long_prompt_only_head_and_tail_are_read() -> None:
     assert len(read) == HEAD_CHARS + TAIL_CHARS + 1
     assert read.startswith("start ")
     assert read.endswith(" end")
+
+
+@pytest.mark.parametrize("words_in_it", [10, 100, 100_000])
+def test_a_judgement_by_the_artifact_that_ships_takes_less_than_a_millisecond(words_in_it: int) -> None:
+    """No text is judged twice, so nothing remembered helps.  Generous: only a change of kind fails."""
+    policy = Difficulty()
+    plan = Plan((step("gpt-4o-mini-2024-07-18", 1), step("gpt-4o-2024-05-13", 20)))
+    took = []
+    for number in range(60):
+        asked_for = request(f"Prove statement {number}: " + "every number is the sum " * (words_in_it // 5))
+        began = time.perf_counter()
+        judged = policy.apply(plan, asked_for, CONTEXT)
+        took.append(time.perf_counter() - began)
+        assert "difficulty" in judged.reasons[-1]
+    assert min(took) < 1e-3  # 0.05 to 0.14 ms measured
 
 
 @pytest.mark.parametrize(
