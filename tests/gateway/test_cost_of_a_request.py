@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Awaitable, Callable
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from types import FrameType
 
@@ -23,13 +23,13 @@ dearer.  Below: good, move the band."""
 EVENT = range(70, 100)
 """The same for each further event of a stream, most of it the simulated provider's.  It was 115, and
 83 since a deadline that moves sets no timer."""
+MESSAGES = [{"role": "user", "content": "The quick brown fox jumps over the lazy dog. " * 100}]
 BLOCKS_KEPT_MAX = 5.0
 """Memory blocks that a request may leave behind: the ledger remembers for a day that it was settled."""
 
 
 def visit(running: Running, model: str, *, stream: bool = False) -> Callable[[], Awaitable[None]]:
-    message = {"role": "user", "content": "The quick brown fox jumps over the lazy dog. " * 100}
-    body = orjson.dumps({"model": model, "stream": stream, "messages": [message], "max_tokens": 200})
+    body = orjson.dumps({"model": model, "stream": stream, "messages": MESSAGES, "max_tokens": 200})
 
     async def once() -> None:
         visitor = Visitor(running.gateway, "/v1/chat/completions", body)
@@ -45,11 +45,11 @@ async def calls(once: Callable[[], Awaitable[None]]) -> int:
     for _ in range(5):
         counted = 0
 
-        def count(frame: FrameType, event: str, argument: object) -> None:
+        def counting(frame: FrameType, event: str, argument: object) -> None:
             nonlocal counted
             counted += event in ("call", "c_call")
 
-        sys.setprofile(count)
+        sys.setprofile(counting)
         try:
             await once()
         finally:
@@ -84,14 +84,30 @@ async def test_a_further_event_of_a_stream_takes_as_many_calls_as_we_said(tmp_pa
     assert (await streamed(150) - await streamed(50)) // 100 in EVENT
 
 
-async def test_a_request_that_is_over_leaves_nothing_behind(tmp_path: Path) -> None:
-    ledger = MemoryLedger()
-    async with gateway(config(tmp_path), ledger=ledger) as running:
-        once = visit(running, "auto")
+@pytest.mark.parametrize(
+    ("model", "status", "fields"),
+    [
+        ("auto", 200, {}),
+        ("auto", 200, {"stream": True}),
+        ("made-up-{number}", 404, {"user": "user-{number}"}),
+        ("small", 400, {"max_tokens": -1}),
+        ("large", 429, {"max_tokens": 32_000, "n": 8}),
+    ],
+    ids=["whole", "stream", "names nobody knows", "bad input", "no room"],
+)
+async def test_a_request_that_is_over_leaves_nothing_behind(
+    tmp_path: Path, model: str, status: int, fields: dict[str, object]
+) -> None:
+    ledger, numbers = MemoryLedger(), count()
+    text = orjson.dumps({"model": model, "messages": MESSAGES, "max_tokens": 200, **fields})
+    async with gateway(config(tmp_path, limit="5"), ledger=ledger) as running:
 
         async def blocks_after(requests: int) -> int:
             for _ in range(requests):
-                await once()
+                body = text.replace(b"{number}", b"%d" % next(numbers))
+                visitor = Visitor(running.gateway, "/v1/chat/completions", body)
+                await visitor.visit()
+                assert visitor.status == status
             await ledger.ack([token for token, _ in await ledger.outbox(10_000)])
             running.records.clear()
             gc.collect()
