@@ -130,6 +130,24 @@ def test_what_is_pure_does_no_input_or_output() -> None:
     assert not wrong
 
 
+RUNS_TEXT = {"eval", "exec", "compile", "__import__", "importlib.import_module", "os.system", "os.popen"}
+READS_CODE = {"pickle", "marshal", "shelve", "dill", "jinja2", "mako", "code", "runpy"}
+UNSAFE = {"shell=True", "allow_pickle=True"}
+STARTS_PROGRAMS = ("gateway/credentials/secret.py",)  # the command that an operator's file names
+
+
+def test_no_text_is_run_as_code_and_only_an_operators_command_starts_a_program() -> None:
+    wrong = []
+    for path in [path for path in SOURCES if not name(path).startswith("gateway/sql/migrations/")]:
+        modules = READS_CODE if name(path) in STARTS_PROGRAMS else {"subprocess", *READS_CODE}
+        wrong += [(name(path), module) for module in imported(path) if module.split(".")[0] in modules]
+        calls = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+        wrong += [(name(path), called) for node in calls if (called := ast.unparse(node.func)) in RUNS_TEXT]
+        options = {word for node in calls for each in node.keywords if (word := ast.unparse(each)) in UNSAFE}
+        wrong += [(name(path), word) for word in options]
+    assert not wrong
+
+
 # The tree of errors that gateway.errors draws, and the classes it has.
 
 DRAWN = re.compile(
