@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -25,6 +26,16 @@ DEMO = (Path(__file__).parents[2] / "config" / "gateway.yaml").read_text()
 def demo(start: Any) -> GatewayProcess:
     found: GatewayProcess = start(DEMO)
     return found
+
+
+def test_it_is_ready_after_a_few_seconds_of_work(start: Any) -> None:
+    before = os.times()
+    gateway: GatewayProcess = start(DEMO)
+    assert httpx.get(f"{gateway.url}/readyz").status_code == 200
+    gateway.stop()
+    after = os.times()
+    worked = after.children_user + after.children_system - before.children_user - before.children_system
+    assert 0 < worked < 10  # 1.5 s measured, stopping included
 
 
 def test_the_curl_line_it_prints_works(demo: GatewayProcess) -> None:

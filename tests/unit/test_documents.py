@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -64,6 +65,19 @@ def test_what_went_wrong_elsewhere_has_a_test_or_a_reason_why_none_could_fail(pa
         if told != "what went wrong elsewhere":
             assert here
             assert re.match(r"`tests/[\w/]+\.py::\w+|cannot apply: \w", test), told
+
+
+def test_the_benchmark_page_shows_what_its_clients_measured_less_what_they_measure_without_a_gateway() -> None:
+    rows = json.loads((ROOT / "docs/benchmark.json").read_text())["rows"]
+
+    def best(part: str, contender: str, field: str) -> float:
+        return min(row[field] for row in rows if (row["part"], row["contender"]) == (part, contender))
+
+    page = (ROOT / "docs/benchmark.md").read_text().splitlines()
+    line = next(line for line in page if line.startswith("| tollgate |"))
+    shown = [("alone: long", "p50"), ("alone: long", "p99"), ("half load: long", "p50"), ("first token", "first_p50")]
+    for part, field in shown:
+        assert f"| {best(part, 'tollgate', field) - best(part, 'direct', field):.2f} |" in line
 
 
 def test_every_make_target_has_a_word_of_help() -> None:
