@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.configuration import named
 from gateway.configuration.payers import Payers, is_loopback
 from gateway.configuration.places import Places
 from gateway.configuration.presets import fitted, known
@@ -83,7 +84,9 @@ def parse(
     payers.read(file.tenants)
     limits = payers.everyone(file.limits)
     places.check_prices(payers, limits)
+    named.check(places, payers, file.providers)
     document.check()
+    tenants = (*payers.tenants, *shadow_payers(places.routes.values()))
     return Settings(
         source=name,
         path=path,
@@ -99,10 +102,10 @@ def parse(
         providers=places.providers,
         deployments=places.deployments,
         routes=places.routes,
-        tenants=(*payers.tenants, *shadow_payers(places.routes.values())),
+        tenants=tenants,
         keys=tuple(payers.keys),
         limits=limits,
-        notices=(*places.notices, *_no_such_models(places, payers)),
+        notices=(*places.notices, *_no_such_models(places, payers), *named.notices(payers, tenants)),
         prices_change_at=min(places.changes, default=None),
     )
 

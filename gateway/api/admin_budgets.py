@@ -14,7 +14,8 @@ from fastapi import APIRouter, Depends, Path, Response
 
 from gateway.accounts import SPANNING, beside, holds
 from gateway.api.admin_shapes import NEW, BudgetBody, Desk, actor, balance_shown, desk, limit_shown, listed, missing
-from gateway.errors import Conflict, LedgerUnavailable
+from gateway.configuration.named import ALL, nobody
+from gateway.errors import Conflict, InvalidRequest, LedgerUnavailable
 from gateway.ledger.base import Line
 from gateway.sql.nouns import StoredLimit
 from gateway.types import Account, Limit
@@ -96,10 +97,19 @@ async def delete_budget(id_: str, at: At, who: Actor) -> None:
 
 async def _limit(body: BudgetBody, id_: str, at: Desk) -> StoredLimit:
     if body.tenant is None:
-        return StoredLimit(body.limit(id_, UTC), "", None)
+        return StoredLimit(_named(body.limit(id_, UTC), at), "", None)
     at.editable(body.tenant)
     owner = await at.store.tenant(body.tenant)
-    return StoredLimit(body.limit(id_, owner.tenant.zone), body.tenant, body.key)
+    return StoredLimit(_named(body.limit(id_, owner.tenant.zone), at), body.tenant, body.key)
+
+
+def _named(limit: Limit, at: Desk) -> Limit:
+    """The same.  Raises InvalidRequest where it is of a place or a model that is not there: it would limit nothing."""
+    site = at.sites.current
+    places = {"deployment": site.settings.deployments, "provider": site.settings.providers}
+    if wrong := nobody(limit, {**places, "model": site.catalog.names(), "global": ALL}):
+        raise InvalidRequest(f"`of`: {wrong}", param="of")
+    return limit
 
 
 async def _all(at: Desk) -> list[Placed]:

@@ -35,6 +35,7 @@ class Payers:
     loopback: bool
     tenants: list[Tenant] = field(default_factory=list)
     keys: list[Key] = field(default_factory=list)
+    named: list[tuple[Path, Limit]] = field(default_factory=list)  # those of one account, and where they stand
     _digests: dict[bytes, str] = field(default_factory=dict)
 
     def read(self, shapes: Sequence[TenantShape]) -> None:
@@ -155,6 +156,7 @@ class Payers:
                     where, f"limit {limit.id!r} stands twice; change one, or give it an id of its own"
                 )
             seen.add(limit.id)
+        self.named += [(where, limit) for where, limit in found if limit.of]
         return tuple(limit for _, limit in found)
 
     def _account(self, shape: LimitShape | RateLimitsShape, default: str, allowed: Sequence[str], place: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway import plugins
@@ -56,6 +56,11 @@ class Places:
             self._route(id_, route)
         for id_, found in self.routes.items():
             self._asides(found, file.routes, ("routes", id_, "policies"))
+
+    @property
+    def stated(self) -> Collection[str]:
+        """The deployments of the file, those of absent providers too."""
+        return self._lines
 
     def names(self) -> frozenset[str]:
         """Everything a tenant may be permitted, and what would be if its provider were here."""

@@ -105,6 +105,9 @@ async def test_who_changed_a_limit_of_everyone_stands_in_the_log(admin: Admin) -
         ({"tenant": None, "account": "planet", "limit_usd": 1, "window": "day"}, "account"),
         ({"tenant": "acme", "account": "global", "limit_usd": 1, "window": "day"}, "account"),
         ({"tenant": None, "account": "provider", "limit_usd": 1, "window": "day", "action": "degrade"}, "action"),
+        ({"tenant": None, "account": "deployment", "of": "smal", "limit_usd": 1, "window": "day"}, "of"),
+        ({"tenant": "acme", "account": "provider", "of": "simm", "limit_usd": 1, "window": "day"}, "of"),
+        ({"tenant": "acme", "account": "model", "of": "gpt", "limit_usd": 1, "window": "day"}, "of"),
     ],
 )
 async def test_a_limit_that_makes_no_sense_is_refused_and_says_where(

@@ -215,6 +215,7 @@ async def test_an_unpriced_model_is_refused_under_any_hard_cap_and_served_withou
         assert running.provider.called == 0
     (tmp_path / "free").mkdir()
     other = edited(tmp_path / "free", limits="[{account: provider, of: elsewhere, limit_usd: 5, window: day}]")
+    other = other.replace("providers:\n", "providers:\n  elsewhere: {dialect: simulated}\n")
     async with gateway(other.replace("routes:", UNPRICED + "routes:")) as running:
         assert (await running.chat("unpriced", max_tokens=5)).status_code == 200
 
