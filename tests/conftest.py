@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 from sqlalchemy.engine import make_url
 
@@ -36,3 +37,11 @@ def migrated_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tenants, "upgrade", copied)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """Who listens to the log leaves it configured, and the requests of every later test would write to it."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
