@@ -124,7 +124,7 @@ def test_any_worker_tells_the_metrics_of_all(start: Any) -> None:
     assert [counted(gateway) for _ in range(6)] == [30] * 6
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_another_gateway_that_starts_and_stops_beside_it_takes_none_of_its_metrics(
     start: Any, tmp_path: Path, workers: int
 ) -> None:

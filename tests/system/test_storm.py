@@ -48,7 +48,7 @@ async def provider() -> AsyncIterator[FaultyProvider]:
         yield found
 
 
-@pytest.mark.parametrize("death", ["silent", "resets"])
+@pytest.mark.parametrize("death", ["silent", pytest.param("resets", marks=pytest.mark.slow)])
 async def test_a_deployment_that_dies_under_load_is_left_alone_within_two_seconds(
     tmp_path: Path, provider: FaultyProvider, death: str
 ) -> None:

@@ -37,7 +37,7 @@ def within(seconds: float, true: Callable[[], bool]) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", [pytest.param("sqlite", marks=pytest.mark.slow), "postgresql"])
 def test_what_an_administrator_does_holds_on_another_replica_within_a_second(
     tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
