@@ -71,7 +71,8 @@ async def tried(exchange: Exchange, step: Step, send: Send, pipeline: Pipeline) 
     if shelf.through:
         return True
     said = read(exchange.asked, step, bytes(shelf.data)) if in_time else None
-    exchange.shelve(said, bytes(shelf.data), await pipeline.generated(exchange), pipeline.now())
+    exchange.unsend()  # a client that leaves now has got nothing
+    exchange.shelve(said, bytes(shelf.data), await exchange.tokens_generated(pipeline.parts.counter), pipeline.now())
     verdict = Verdict(reason=LATE) if said is None else judge.verdict(exchange.request, [*heard, said])
     return await _heeded(exchange, verdict, send, pipeline)
 

@@ -239,6 +239,10 @@ class Exchange:
             return ""
         return decoder.generated()
 
+    async def tokens_generated(self, counter: Counter) -> int:
+        """Tokens of what is `uncounted`; where that is long they are counted off the loop, as a prompt's are."""
+        return await counter.count_long_text(self.uncounted(), self.step.deployment)
+
     def usage(self, generated: int, now: float) -> Usage | None:
         """What the provider reported; else with our own count of what is `uncounted`; None where nothing was made."""
         if self.decoder is None:

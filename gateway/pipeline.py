@@ -364,12 +364,11 @@ class Pipeline:
             await self.book(exchange, exchange.usage(await self.generated(exchange), self.now()))
 
     async def generated(self, exchange: Exchange) -> int:
-        """Tokens of an answer that its provider did not count; a long one is counted off the loop, as a prompt is."""
-        text, counter, deployment = exchange.uncounted(), self.parts.counter, exchange.step.deployment
+        """Tokens that a settlement has to count itself: whoever cancels it gets it all the same."""
         try:
-            return await counter.count_long_text(text, deployment) if text else 0
-        except asyncio.CancelledError:  # whoever cancels a settlement gets it all the same
-            return counter.count_text(text, deployment)
+            return await exchange.tokens_generated(self.parts.counter)
+        except asyncio.CancelledError:
+            return self.parts.counter.count_text(exchange.uncounted(), exchange.step.deployment)
 
     async def follow(self, exchange: Exchange) -> None:
         """An answer that is made in the background is settled when it is there; its hold lasts until then."""

@@ -87,7 +87,7 @@ async def begun(exchange: Exchange, error: GatewayError, send: Send, counter: Co
     text = "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
     if not text.strip() or not all(isinstance(delta, CONTINUABLE) for delta in deltas):
         return False
-    made = await counter.count_long_text(exchange.uncounted(), exchange.step.deployment)
+    made = await exchange.tokens_generated(counter)
     tokens = await counter.count_long_text(text, exchange.step.deployment)
     first = exchange.first_byte if exchange.resumed is None else exchange.resumed.first_byte
     if exchange.spilt and exchange.spilt[-1][0] is exchange.step:

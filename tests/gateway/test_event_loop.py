@@ -33,6 +33,10 @@ deployments:
 tenants:
   - {{id: acme, keys: [{{name: prod, key: key-of-acme}}], budgets: [{{limit_usd: 100, window: day}}]}}
 """
+STRONG = """  - {id: strong, provider: east, upstream_model: gpt-4.1, price: {input: 9, output: 9}, output_max: 200000}
+routes:
+  auto: {candidates: [m, strong], policies: [cheapest, {cascade: {strong: strong}}]}
+tenants:"""
 AUTH = {"authorization": "Bearer key-of-acme"}
 LONG = "some words that somebody wrote at length " * 10_000
 TOKENS = encodings.count(LONG)
@@ -154,6 +158,28 @@ async def test_a_settlement_that_is_cancelled_while_it_counts_is_made_all_the_sa
         await asyncio.wait([visit])
         busy.set()
         [record] = app.records
+    assert record.tokens["output"] == TOKENS
+
+
+async def test_a_client_that_leaves_while_a_poor_answer_is_counted_has_no_other_model_asked(tmp_path: Path) -> None:
+    poor = {**WHOLE, "choices": [{**MESSAGE, "finish_reason": "length"}]}
+    text = CONFIG.format(folder=tmp_path).replace("price: {input: 1, output: 1}", "price: {input: 0.01, output: 0.01}")
+    text = text.replace("tenants:", STRONG)
+    async with served(text, Vendor(replies={"/v1/chat/completions": httpx.Response(200, json=poor)})) as app:
+        threads, busy = app.gateway.parts.counter._threads, threading.Event()
+        threads.submit(busy.wait)
+        visitor = Visitor(app.gateway, "/v1/chat/completions", orjson.dumps(ASKED | {"model": "auto"}), "key-of-acme")
+        visit = visitor.visit()
+        while threads._work_queue.empty():  # noqa: ASYNC110  # until the answer waits to be counted
+            await asyncio.sleep(0)
+        visitor.leave()
+        while not visit.cancelling():  # noqa: ASYNC110  # until that is known
+            await asyncio.sleep(0)
+        busy.set()
+        await asyncio.wait_for(visit, 5)
+        [record] = app.records
+        assert [body["model"] for _, _, body in app.vendor.calls] == ["gpt-4o"]
+    assert (record.outcome, record.deployment) == (Outcome.CLIENT_GONE, "m")
     assert record.tokens["output"] == TOKENS
 
 
