@@ -22,11 +22,12 @@ from gateway.jobs.lease import keep
 from gateway.jobs.unfinished import job_of
 from gateway.sql.database import DatabaseUnavailable
 from gateway.sql.jobs import Job, Jobs
-from gateway.types import Bucket, Usage
+from gateway.types import Bucket, Deployment, Usage
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
     from gateway.pipeline import Parts
+    from gateway.upstream import Upstream
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 """Between two looks; the last for ever after."""
@@ -73,19 +74,21 @@ class Background:
 
     async def made(self, exchange: Exchange, parts: Parts, dialect: Dialect) -> Usage | None:
         """What the answer used, once it is there; None: nothing, or nobody can say."""
-        meter = exchange.decoder.meter if exchange.decoder else None
+        meter, step = exchange.decoder.meter if exchange.decoder else None, exchange.step
         looks = 0
         while meter is not None and meter.pending and looks < LOOKS_MAX:
             await self._sleep(PAUSES_S[min(looks, len(PAUSES_S) - 1)])
             looks += 1
             try:
-                exchange.decoder = await _looked(exchange, parts, dialect, meter.pending)
+                decoder = dialect.decoder(replace(exchange.request, stream=False), step, exchange.bill)
+                failed = await looked(decoder, step.deployment, meter.pending, parts.upstream, dialect)
             except UpstreamDenied as gone:
                 exchange.error = gone
                 break
             except (GatewayError, TimeoutError):
                 continue  # not now
-            meter = exchange.decoder.meter
+            exchange.decoder, exchange.error = decoder, failed or exchange.error
+            meter = decoder.meter
         return _owed(exchange)
 
     async def stop(self) -> None:
@@ -104,14 +107,16 @@ async def _added(jobs: Jobs, job: Job) -> None:
         await jobs.add(job)
 
 
-async def _looked(exchange: Exchange, parts: Parts, dialect: Dialect, id_: str) -> Decoder:
-    """One look at the answer; a GatewayError where there was none to be seen."""
-    step = exchange.step
-    provider = step.deployment.provider
-    decoder = dialect.decoder(replace(exchange.request, stream=False), step, exchange.bill)
-    call = kept(step.deployment, id_)
+async def looked(
+    decoder: Decoder, deployment: Deployment, id_: str, upstream: Upstream, dialect: Dialect
+) -> GatewayError | None:
+    """One look at the answer that a provider keeps, read by `decoder`: as what it says that it failed, if it did.
+
+    Raises GatewayError or TimeoutError where there was none to be seen.
+    """
+    call, provider = kept(deployment, id_), deployment.provider
     async with asyncio.timeout(provider.timeouts.first_byte_s):
-        async with await parts.upstream.open(call, provider, dialect) as answer:
+        async with await upstream.open(call, provider, dialect) as answer:
             async for chunk in answer.chunks():
                 decoder.feed(chunk)
     try:
@@ -119,8 +124,8 @@ async def _looked(exchange: Exchange, parts: Parts, dialect: Dialect, id_: str) 
     except UpstreamBroken:
         raise
     except GatewayError as failed:
-        exchange.error = failed
-    return decoder
+        return failed
+    return None
 
 
 def _owed(exchange: Exchange) -> Usage | None:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from gateway.cli.show import CONFIG, ConfigOption, JsonOption, as_json, as_table, fail, with_store
+from gateway.cli.show import (
+    CONFIG,
+    ConfigOption,
+    JsonOption,
+    SinceOption,
+    TenantOption,
+    UntilOption,
+    as_json,
+    as_table,
+    fail,
+    with_store,
+)
 from gateway.cli.spend import moment_of
 
 if TYPE_CHECKING:
@@ -19,9 +30,9 @@ DOCTOR_S = 120.0
 
 
 def doctor(
-    since: Annotated[str, typer.Option(help="From here on: 24h, 7d, 2w, or a date such as 2026-11-01 (UTC).")] = "7d",
-    until: Annotated[str | None, typer.Option(help="Up to here, not included: the same, or now.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    since: SinceOption = "7d",
+    until: UntilOption = None,
+    tenant: TenantOption = None,
     config: ConfigOption = CONFIG,
     json: JsonOption = False,
 ) -> None:

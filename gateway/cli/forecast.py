@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from gateway.cli.show import CONFIG, ConfigOption, JsonOption, as_json, as_table, with_store
+from gateway.cli.show import CONFIG, ConfigOption, JsonOption, TenantOption, as_json, as_table, with_store
 
 if TYPE_CHECKING:
     from gateway.sql.spend import Sum
@@ -18,7 +16,7 @@ COLUMNS = ("tenant", "spent $", "expected $", "low $", "high $", "days")
 
 
 def forecast(
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    tenant: TenantOption = None,
     config: ConfigOption = CONFIG,
     json: JsonOption = False,
 ) -> None:

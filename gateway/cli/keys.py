@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.show import CONFIG, ConfigOption, JsonOption, as_json, as_table, fail, moment, settings_of, with_store
+from gateway.cli.show import (
+    CONFIG,
+    ConfigOption,
+    JsonOption,
+    TenantOption,
+    as_json,
+    as_table,
+    fail,
+    moment,
+    settings_of,
+    with_store,
+)
 
 if TYPE_CHECKING:
     from gateway.sql.tenants import Store, StoredKey
@@ -78,7 +89,7 @@ def revoke(key: KeyArgument, config: ConfigOption = CONFIG, json: JsonOption = F
 
 @keys.command(name="list")
 def list_(
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    tenant: TenantOption = None,
     config: ConfigOption = CONFIG,
     json: JsonOption = False,
 ) -> None:

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.show import CONFIG, ConfigOption, JsonOption, as_json, as_table, fail, settings_of, with_store
+from gateway.cli.show import (
+    CONFIG,
+    ConfigOption,
+    JsonOption,
+    SinceOption,
+    UntilOption,
+    as_json,
+    as_table,
+    fail,
+    settings_of,
+    with_store,
+)
 from gateway.cli.spend import moment_of
 
 if TYPE_CHECKING:
@@ -20,8 +31,8 @@ def replay(
     under: Annotated[
         str | None, typer.Option("--under", help="The settings to try; none: those of --config, at today's prices.")
     ] = None,
-    since: Annotated[str, typer.Option(help="From here on: 24h, 7d, 2w, or a date such as 2026-11-01 (UTC).")] = "30d",
-    until: Annotated[str | None, typer.Option(help="Up to here, not included: the same, or now.")] = None,
+    since: SinceOption = "30d",
+    until: UntilOption = None,
     route: Annotated[str | None, typer.Option(help="Only this route's requests.")] = None,
     json: JsonOption = False,
 ) -> None:

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from gateway.cli.show import CONFIG, ConfigOption, as_table, fail, with_store
+from gateway.cli.show import CONFIG, ConfigOption, TenantOption, as_table, fail, with_store
 from gateway.cli.spend import moment_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def report(
     month: Annotated[str | None, typer.Option(help="A month (UTC) such as 2026-11.")] = None,
     since: Annotated[str, typer.Option(help="Without a month: from here on; 24h, 7d, or a date.")] = "30d",
     until: Annotated[str | None, typer.Option(help="Up to here, not included.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    tenant: TenantOption = None,
     format_: Annotated[str, typer.Option("--format", help=", ".join(FORMATS))] = "table",
     out: Annotated[Path | None, typer.Option(help="File to write; none: stdout.")] = None,
     markup: Annotated[

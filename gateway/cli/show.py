@@ -19,6 +19,11 @@ T = TypeVar("T")
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", envvar="TOLLGATE_CONFIG", help="The gateway's settings.", show_default=True)
 ]
+SinceOption = Annotated[
+    str, typer.Option("--since", help="From here on: 24h, 7d, 2w, or a date such as 2026-11-01 (UTC).")
+]
+UntilOption = Annotated[str | None, typer.Option("--until", help="Up to here, not included: the same, or now.")]
+TenantOption = Annotated[str | None, typer.Option("--tenant", help="Only this tenant's.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 CONFIG = Path("config/gateway.yaml")
 PIPED_WIDTH = 250

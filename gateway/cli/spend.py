@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.show import CONFIG, ConfigOption, JsonOption, as_json, as_table, fail, with_store
+from gateway.cli.show import (
+    CONFIG,
+    ConfigOption,
+    JsonOption,
+    SinceOption,
+    TenantOption,
+    UntilOption,
+    as_json,
+    as_table,
+    fail,
+    with_store,
+)
 
 if TYPE_CHECKING:
     from gateway.sql.spend import Sum
@@ -25,9 +36,9 @@ def spend(
     by: Annotated[
         str, typer.Option(help="Groups, with commas: tenant, key, user, model, route, deployment, day, tag:NAME ...")
     ] = "tenant,model,day",
-    since: Annotated[str, typer.Option(help="From here on: 24h, 7d, 2w, or a date such as 2026-11-01 (UTC).")] = "30d",
-    until: Annotated[str | None, typer.Option(help="Up to here, not included: the same, or now.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    since: SinceOption = "30d",
+    until: UntilOption = None,
+    tenant: TenantOption = None,
     config: ConfigOption = CONFIG,
     json: JsonOption = False,
 ) -> None:

@@ -6,7 +6,6 @@ settling takes.  Whoever finds the job without a living owner goes on from there
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,9 +14,9 @@ from typing import Any
 from msgspec import structs
 
 from gateway import money
+from gateway.background import looked
 from gateway.dialects.base import Decoder
-from gateway.dialects.openai_responses import kept
-from gateway.errors import GatewayError, NotFound, UpstreamBroken, UpstreamDenied
+from gateway.errors import GatewayError, NotFound, UpstreamDenied
 from gateway.jobs.packing import pack, unpack
 from gateway.jobs.runner import Outstanding
 from gateway.jobs.unfinished import Unfinished
@@ -92,8 +91,7 @@ class Answer:
         deployment = self.site.catalog.deployments.get(body.deployment)
         if deployment is None:
             raise NotFound(f"Deployment {body.deployment} is not configured any more.")
-        provider = deployment.provider
-        dialect = pipeline.dialects[provider.dialect]
+        dialect = pipeline.dialects[deployment.provider.dialect]
         record = body.record
         key = Key(record.key, record.tenant, "", b"")
         asked: Mapping[str, Any] = {"background": True}
@@ -102,18 +100,7 @@ class Answer:
         )
         step = Step(deployment, Estimate(body.expected, body.expected), 1, 0, record.at)
         decoder = dialect.decoder(request, step, self._bill)
-        call = kept(deployment, body.upstream)
-        async with asyncio.timeout(provider.timeouts.first_byte_s):
-            async with await pipeline.parts.upstream.open(call, provider, dialect) as answer:
-                async for chunk in answer.chunks():
-                    decoder.feed(chunk)
-        try:
-            decoder.finish()
-        except UpstreamBroken:
-            raise
-        except GatewayError as failed:
-            return decoder, failed
-        return decoder, None
+        return decoder, await looked(decoder, deployment, body.upstream, pipeline.parts.upstream, dialect)
 
     def _bill(self, usage: Usage) -> Cost:
         cost = money.cost(usage, self.body.price, self.body.record.at)

@@ -113,8 +113,8 @@ INSIDE = {
 
 CALLERS = {
     "gateway/pipeline.py": "holds what the plan can cost, and more before each step that needs more",
-    "gateway/background.py": "looks at what was made under the hold of the request, which is kept until it is settled",
-    "gateway/jobs/answers.py": "the same, after the gateway that was asked has gone",
+    "gateway/background.py": "looks at what was made under the hold of the request, which is kept until it is settled; "
+    "also for the job that does so after the gateway that was asked has gone",
     "gateway/batches/work.py": "sends lines that were held one by one when the batch was taken in: see test_batches.py",
     "gateway/api/responses.py": "reads, cancels and deletes what is stored: providers take nothing for it",
 }
