@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import uvloop
+from msgspec import structs
 
 from bench import requests
 from bench.contenders import ROOT
@@ -53,7 +54,7 @@ def prompt(tokens: int, salt: int) -> bytes:
 
 def _roomy(found: Settings) -> Settings:
     """Without a limit of context."""
-    wide = {id_: replace(each, context_max=None) for id_, each in found.deployments.items()}
+    wide = {id_: structs.replace(each, context_max=None) for id_, each in found.deployments.items()}
     return replace(found, deployments=wide)
 
 

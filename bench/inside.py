@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import structs
+
 from bench.contenders import CHEAP, KEY, TOLLGATE
 from bench.upstream import WHOLE
 from gateway import settings
@@ -131,8 +133,8 @@ def with_deployments(count: int) -> Change:
 
     def change(found: Settings) -> Settings:
         small = found.deployments["small"]
-        more = {f"d{n}": replace(small, id=f"d{n}") for n in range(count)}
-        route = replace(found.routes["auto"], candidates=tuple(more), baseline=None)
+        more = {f"d{n}": structs.replace(small, id=f"d{n}") for n in range(count)}
+        route = structs.replace(found.routes["auto"], candidates=tuple(more), baseline=None)
         return replace(found, deployments={**found.deployments, **more}, routes={"auto": route})
 
     return change
@@ -145,8 +147,8 @@ def with_budgets(count: int) -> Change:
         tenant = found.tenants[0]
         one = tenant.limits[0]
         tags = {f"team_{n}": f"t{n}" for n in range(count)}
-        limits = tuple(replace(one, account=f"tag:{name}", id=f"l_{name}") for name in tags)
-        return replace(found, tenants=(replace(tenant, limits=limits, tags=tags),))
+        limits = tuple(structs.replace(one, account=f"tag:{name}", id=f"l_{name}") for name in tags)
+        return replace(found, tenants=(structs.replace(tenant, limits=limits, tags=tags),))
 
     return change
 
@@ -156,7 +158,7 @@ def with_payers(tenants: int, keys: int) -> Change:
 
     def change(found: Settings) -> Settings:
         first = found.tenants[0]
-        payers = tuple(replace(first, id=f"tenant_{n}") for n in range(tenants))
+        payers = tuple(structs.replace(first, id=f"tenant_{n}") for n in range(tenants))
         proofs = tuple(
             Key(f"k_{n}", payers[n % tenants].id, f"key {n}", hash_key(secret(n))) for n in range(max(keys, tenants))
         )

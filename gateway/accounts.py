@@ -8,9 +8,10 @@ have its kind of account, unit and window.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from math import inf
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from gateway.ledger.base import Line
 from gateway.plan import Plan, Step

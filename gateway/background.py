@@ -15,6 +15,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from gateway.dialects.base import Decoder, Dialect
 from gateway.dialects.openai_responses import kept
 from gateway.errors import GatewayError, UpstreamBroken, UpstreamDenied
@@ -80,7 +82,7 @@ class Background:
             await self._sleep(PAUSES_S[min(looks, len(PAUSES_S) - 1)])
             looks += 1
             try:
-                decoder = dialect.decoder(replace(exchange.request, stream=False), step, exchange.bill)
+                decoder = dialect.decoder(structs.replace(exchange.request, stream=False), step, exchange.bill)
                 failed = await looked(decoder, step.deployment, meter.pending, parts.upstream, dialect)
             except UpstreamDenied as gone:
                 exchange.error = gone

@@ -42,8 +42,6 @@ def judged(exchange: Exchange, step: Step) -> bool:
 
 def skipped(exchange: Exchange, step: Step) -> bool:
     """Whether the step is of no use any more: something is wrong with the answers, or there is none to judge."""
-    if exchange.plan.judge is None:
-        return False
     if exchange.escalated:
         return judged(exchange, step)
     return step.judging and not exchange.trials

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.errors import ContentRefused, ContextOverflow, GatewayError
 from gateway.plan import Mode, Plan, Said, Step, Verdict
@@ -20,8 +22,7 @@ READ = frozenset({Format.CHAT, Format.MESSAGES, Format.RESPONSES})
 """Whose answers can be read."""
 
 
-@dataclass(slots=True, eq=False)
-class Elsewhere:
+class Elsewhere(Struct, eq=False):
     """Of one request.  `window`: tokens, of the largest deployment that did not hold it."""
 
     route: Route | None
@@ -47,8 +48,10 @@ class Elsewhere:
 
 def cost_max(request: Request, tenant: Tenant) -> NanoUSD | None:
     """The most the request may cost, as its client or its tenant says; None: neither does."""
-    said = [amount for amount in (request.cost_max, tenant.request_cost_max) if amount is not None]
-    return min(said, default=None)
+    asked, allowed = request.cost_max, tenant.request_cost_max
+    if asked is None or allowed is None:
+        return allowed if asked is None else asked
+    return min(asked, allowed)
 
 
 def unless_declined(plan: Plan, request: Request, route: Route | None) -> Plan:
@@ -61,8 +64,7 @@ def unless_declined(plan: Plan, request: Request, route: Route | None) -> Plan:
     return replace(plan, judge=Unrefused())
 
 
-@dataclass(frozen=True, slots=True)
-class Unrefused:
+class Unrefused(Struct, frozen=True):
     """A Judge that minds nothing else; a stream goes through with its first word."""
 
     trial_s: float | None = None

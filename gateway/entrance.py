@@ -26,10 +26,10 @@ CLIENT_SHARE = 0.95
 
 def until(request: Request, route: Route | None, began: float) -> float:
     """When (loop time) the whole request has to be over, as its route and a client that waits for its whole say."""
-    limits = [route.timeout_s if route is not None else None]
+    limit_s = math.inf if route is None or route.timeout_s is None else route.timeout_s
     if not request.stream and request.timeout_s is not None:
-        limits.append(request.timeout_s * CLIENT_SHARE)
-    return began + min((limit for limit in limits if limit is not None), default=math.inf)
+        limit_s = min(limit_s, request.timeout_s * CLIENT_SHARE)
+    return began + limit_s
 
 
 def first_byte_s(request: Request, seconds: float) -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway import money
 from gateway.dialects.base import Decoder
@@ -210,7 +212,7 @@ class Exchange:
 
     def _shares(self, last: Spent) -> dict[str, Spent] | None:
         """What each deployment and provider served; None where no account asks."""
-        if not any(line.account.kind in STEP_KINDS for line in self.reservation.lines):
+        if STEP_KINDS.isdisjoint([line.account.kind for line in self.reservation.lines]):
             return None
         counted = bool(self.spilt) and self.spilt[-1][0] is self.step  # the last attempt failed: its request is there
         own = Spent(last.cost, 0 if counted else last.requests, last.input_tokens, last.output_tokens)
@@ -241,7 +243,8 @@ class Exchange:
 
     async def tokens_generated(self, counter: Counter) -> int:
         """Tokens of what is `uncounted`; where that is long they are counted off the loop, as a prompt's are."""
-        return await counter.count_long_text(self.uncounted(), self.step.deployment)
+        text = self.uncounted()
+        return await counter.count_long_text(text, self.step.deployment) if text else 0
 
     def usage(self, generated: int, now: float) -> Usage | None:
         """What the provider reported; else with our own count of what is `uncounted`; None where nothing was made."""
@@ -306,24 +309,21 @@ class Exchange:
         used = usage or Usage()
         cost = self.bill(used) if usage else Cost(0)
         overhead = self.overhead
-        known = cost.total is not None and all(trial.cost.total is not None for trial in self.trials)
         if cost.total is None:
             own, owed = self.step.worst_cost or 0, self.plan.worst_cost or 0
         else:
             own, owed = cost.total, cost.total + overhead
-        last = Spent(own, 1, used.input_tokens, used.output_tokens)
-        every = sum((trial.spent for trial in self.trials), last) if self.trials else last
-        spent = Spent(owed, 1, every.input_tokens, every.output_tokens, self._shares(last))
-        first = self.resumed.first_byte if self.resumed else self.first_byte
-        record = Record(
-            **self._known(),
-            version=1,
-            outcome=self.outcome(),
-            response_model=self.decoder.meter.response_model if self.decoder else "",
-            finish_reason=self.decoder.meter.finish_reason if self.decoder else "",
+        last = every = Spent(own, 1, used.input_tokens, used.output_tokens)
+        known, estimated = cost.total is not None, not used.exact or self.wasted > 0
+        for trial in self.trials:
+            every += trial.spent
+            known = known and trial.cost.total is not None
+            estimated = estimated or not trial.usage.exact
+        record = replace(
+            self._told(now),
             tokens={str(bucket): count for bucket, count in used.tokens.items()},
             fees=used.fees,
-            estimated=not used.exact or self.wasted > 0 or any(not trial.usage.exact for trial in self.trials),
+            estimated=estimated,
             cost=owed if known else None,
             components=with_waste(cost, self.wasted, self.trials),
             reported_cost=used.reported_cost,
@@ -332,41 +332,60 @@ class Exchange:
             baseline_cost=self.baseline_cost(used) if usage else None,
             savings=savings(self.request, self.plan, self.step, used, cost.total, self._priced) if usage else {},
             overhead_cost=owed if self.request.shadow_of else overhead,
+            flags=used.flags,
+        )
+        return Spent(owed, 1, every.input_tokens, every.output_tokens, self._shares(last)), record
+
+    def _told(self, now: float) -> Record:
+        """What happened, but for what was used: the draft with what it could not know."""
+        draft, deployment = self.reservation.draft, self.step.deployment
+        first = self.resumed.first_byte if self.resumed else self.first_byte
+        return replace(
+            draft,
+            version=1,
+            deployment=deployment.id,
+            provider=deployment.provider.id,
+            upstream_model=deployment.upstream_model,
+            outcome=self.outcome(),
+            response_model=self.decoder.meter.response_model if self.decoder else "",
+            finish_reason=self.decoder.meter.finish_reason if self.decoder else "",
+            reserved=draft.reserved + sum([extra.draft.reserved for extra in self.extras]),
             status=self.status,
             error=self.error.code if self.error else "",
             attempts=self.attempts + self.retries,
             latency_ms=round((now - self.began) * 1000),
             first_token_ms=round((first - self.began) * 1000) if first is not None else 0,
-            flags=used.flags,
+            tokens_estimated=self.step.estimate.expected,
+            reasons="; ".join(self.plan.reasons),
         )
-        return spent, record
 
     def _draft(self) -> Record:
-        return Record(**self._known(), version=0, outcome=Outcome.PRESUMED, estimated=True, cost=self.plan.worst_cost)
-
-    def _known(self) -> dict[str, Any]:
-        """Fields of the record that do not wait for the answer."""
-        request, deployment = self.request, self.step.deployment
-        return {
-            "id": request.id,
-            "at": request.received,
-            "tenant": self.tenant.id,
-            "key": request.key.id,
-            "endpoint": request.format,
-            "model": request.model,
-            "route": self.route.id if self.route else "",
-            "deployment": deployment.id,
-            "provider": deployment.provider.id,
-            "upstream_model": deployment.upstream_model,
-            "stream": request.stream,
-            "user": request.user,
-            "task": request.task,
-            "tags": request.tags,
-            "reserved": (self.plan.worst_cost or 0) + sum(extra.draft.reserved for extra in self.extras),
-            "tokens_estimated": self.step.estimate.expected,
-            "reasons": "; ".join(self.plan.reasons),
-            "shadow_of": request.shadow_of,
-        }
+        """What stands if we die before settling; `close` makes of it what happened."""
+        request, deployment, worst = self.request, self.step.deployment, self.plan.worst_cost
+        return Record(
+            id=request.id,
+            version=0,
+            at=request.received,
+            tenant=self.tenant.id,
+            key=request.key.id,
+            endpoint=request.format,
+            model=request.model,
+            route=self.route.id if self.route else "",
+            deployment=deployment.id,
+            provider=deployment.provider.id,
+            upstream_model=deployment.upstream_model,
+            outcome=Outcome.PRESUMED,
+            stream=request.stream,
+            user=request.user,
+            task=request.task,
+            tags=request.tags,
+            estimated=True,
+            cost=worst,
+            reserved=worst or 0,
+            tokens_estimated=self.step.estimate.expected,
+            reasons="; ".join(self.plan.reasons),
+            shadow_of=request.shadow_of,
+        )
 
     def remaining(self, cost: NanoUSD) -> NanoUSD | None:
         """What the tightest hard budget has left once `cost` is settled; None without one."""

@@ -7,13 +7,13 @@ of it lately it should have cached, and the share of it that it then reports is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from gateway.plan import Talk, asked_effort
-from gateway.types import Bucket, Deployment, Request, Usage
+from gateway.types import WRITE_BUCKETS, Bucket, Deployment, Request, Usage
 
 CACHED_MIN = 1024
 """Tokens below which no provider caches a prompt (OpenAI and Anthropic: 1,024), so no request is looked at for less."""
@@ -31,8 +31,11 @@ LONGER: Mapping[Bucket, float] = {
     Bucket.CACHE_WRITE_1H: 3600.0,
     Bucket.CACHE_WRITE_12H: 43_200.0,
 }
-WRITES = (Bucket.CACHE_WRITE_5M, *LONGER)
 
+NOWHERE: Mapping[str, tuple[float, int]] = {}
+
+Links = list[tuple[int, int]]
+"""Each beginning of what is asked: its hash, and how long it is."""
 Talks = dict[tuple[str, str], Talk]
 """By task and effort; "" stands for any task, and for the effort of a request that names none."""
 
@@ -84,23 +87,39 @@ class Habits:
                 self._typical[effort] = found
         return found
 
-    def cached(self, request: Request, now: float) -> dict[str, int]:
-        """Tokens of the request that each deployment has likely cached; those that have none are not named."""
+    @property
+    def holding(self) -> bool:
+        """Whether any deployment may have something cached."""
+        return bool(self._held)
+
+    def cached(self, request: Request, now: float, links: Links | None = None) -> dict[str, int]:
+        """Tokens of the request that each deployment has likely cached; those that have none are not named.
+
+        `links`: the request's `prefixes`, from who has them already.
+        """
         if not self._held:
             return {}
         return {
             deployment: round(tokens * self._shares.get(deployment, SHARE_FIRST))
-            for deployment, tokens in self._known(prefixes(request.body), now).items()
+            for deployment, tokens in self._known(links or prefixes(request.body), now).items()
         }
 
-    def learn(self, request: Request, deployment: Deployment, usage: Usage, effort: str | None, task: str) -> None:
-        """A complete answer with the provider's own usage."""
+    def learn(
+        self,
+        request: Request,
+        deployment: Deployment,
+        usage: Usage,
+        effort: str | None,
+        task: str,
+        links: Links | None = None,
+    ) -> None:
+        """A complete answer with the provider's own usage; `links` as in `cached`."""
         self._learn_talk(request, deployment.id, usage, effort, task)
         if Bucket.CACHE_READ in deployment.price.rates and usage.input_tokens >= CACHED_MIN:
-            self._learn_cache(request, deployment, usage)
+            self._learn_cache(request, deployment, usage, links or prefixes(request.body))
 
     def _learn_talk(self, request: Request, deployment: str, usage: Usage, effort: str | None, task: str) -> None:
-        choices = max(1, _whole(request.body.get("n")))
+        choices = _choices(request.body.get("n"))
         reasoning = usage.tokens.get(Bucket.REASONING, 0)
         visible = (usage.output_tokens - reasoning) / choices
         word = asked_effort(request.body) or "" if effort is None else effort
@@ -110,19 +129,14 @@ class Habits:
         if task:
             _note(talks, (task, word), talk)
 
-    def _learn_cache(self, request: Request, deployment: Deployment, usage: Usage) -> None:
+    def _learn_cache(self, request: Request, deployment: Deployment, usage: Usage, links: Links) -> None:
         now, id_ = request.received, deployment.id
-        links = prefixes(request.body)
         held = self._known(links, now).get(id_)
         if held:
             share = min(1.0, usage.cached_tokens / held)
             known = self._shares.get(id_)
             self._shares[id_] = share if known is None else _blend(known, share)
-        if (
-            not usage.cached_tokens
-            and not any(bucket in usage.tokens for bucket in WRITES)
-            and charges_writes(deployment)
-        ):
+        if not usage.cached_tokens and WRITE_BUCKETS.isdisjoint(usage.tokens) and charges_writes(deployment):
             return  # whoever charges for writing has written nothing
         until = now + kept_s(usage)
         if links:
@@ -144,12 +158,11 @@ class Habits:
             found |= {deployment: until for deployment, (until, _) in self._held.get(prefix, {}).items()}
         return found
 
-    def _known(self, links: list[tuple[int, int]], now: float) -> dict[str, int]:
+    def _known(self, links: Links, now: float) -> dict[str, int]:
         """Tokens of the longest prefix that each deployment has read and not yet forgotten."""
         found: dict[str, int] = {}
         for prefix, _ in links:
-            places = self._held.get(prefix)
-            for deployment, (until, tokens) in places.items() if places else ():
+            for deployment, (until, tokens) in self._held.get(prefix, NOWHERE).items():
                 if now < until and tokens >= CACHED_MIN:
                     found[deployment] = tokens
         return found
@@ -157,30 +170,38 @@ class Habits:
 
 def kept_s(usage: Usage) -> float:
     """How long a provider keeps what it has just read or written."""
+    if WRITE_BUCKETS.isdisjoint(usage.tokens):
+        return TTL_S
     return max((ttl for bucket, ttl in LONGER.items() if bucket in usage.tokens), default=TTL_S)
 
 
 def charges_writes(deployment: Deployment) -> bool:
     """Whether writing to its cache costs more than being read: such providers say what they have written."""
     rates = deployment.price.rates
-    return any(rates.get(bucket, 0) > rates.get(Bucket.INPUT, 0) for bucket in WRITES)
+    read = rates.get(Bucket.INPUT, 0)
+    for bucket in WRITE_BUCKETS:  # noqa: SIM110  # asked with every answer: any() is slower
+        if rates.get(bucket, 0) > read:
+            return True
+    return False
 
 
-def prefixes(body: Mapping[str, Any]) -> list[tuple[int, int]]:
-    """Each beginning of what is asked: its hash, and how long it is; tools and instructions are the first.
+def prefixes(body: Mapping[str, Any]) -> Links:
+    """Each beginning of what is asked; tools and instructions are the first.
 
     Cache marks are left out: clients move them from turn to turn.
     """
-    links: list[tuple[int, int]] = []
+    links: Links = []
     head, length = 0, 0
-    setting = [body.get(name) for name in ("tools", "system", "instructions")]
-    if any(setting):
-        head, length = imprint(setting)
+    tools, system, instructions = body.get("tools"), body.get("system"), body.get("instructions")
+    if tools or system or instructions:
+        head, length = imprint([tools, system, instructions])
         links.append((head, length))
     turns = body.get("messages")
     if turns is None:
         turns = body.get("input")
-    for turn in _turns(turns):
+    if not isinstance(turns, list):
+        turns = [] if turns is None else [turns]
+    for turn in turns:
         if type(turn) is dict and len(turn) == 2 and type(text := turn.get("content")) is str:  # most are: quicker
             head, length = hash((head, str(turn.get("role")), text)), length + len(text)
         else:
@@ -188,13 +209,6 @@ def prefixes(body: Mapping[str, Any]) -> list[tuple[int, int]]:
             head, length = hash((head, print_)), length + chars
         links.append((head, length))
     return links
-
-
-def _turns(turns: object) -> Iterator[object]:
-    if isinstance(turns, list):
-        yield from turns
-    elif turns is not None:
-        yield turns
 
 
 def imprint(value: object) -> tuple[int, int]:
@@ -226,5 +240,5 @@ def _blend(mean: float, value: float) -> float:
     return mean + WEIGHT * (value - mean)
 
 
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) else 1
+def _choices(asked: object) -> int:
+    return asked if isinstance(asked, int) and asked > 0 else 1

@@ -8,7 +8,7 @@ it should have answered many, is asked last and not shut out: a slow answer is b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gateway.habits import Habits
@@ -269,6 +269,24 @@ class Condition:
         return Stats(self.first_token_ms, self.tokens_per_second, rate, self.output_mean)
 
 
+class Known(Mapping[str, Stats]):
+    """The figures of every deployment seen so far, made for who looks: few policies do."""
+
+    __slots__ = ("_conditions",)
+
+    def __init__(self, conditions: Mapping[str, Condition]) -> None:
+        self._conditions = conditions
+
+    def __getitem__(self, deployment: str) -> Stats:
+        return self._conditions[deployment].stats()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._conditions)
+
+    def __len__(self) -> int:
+        return len(self._conditions)
+
+
 @dataclass(slots=True)
 class Health:
     """The condition of every deployment, made on first sight."""
@@ -285,7 +303,7 @@ class Health:
 
     def stats(self) -> Mapping[str, Stats]:
         """What policies may know of every deployment seen so far."""
-        return {deployment: condition.stats() for deployment, condition in self.conditions.items()}
+        return Known(self.conditions)
 
     def opened(self, now: float) -> dict[str, float]:
         """For how many more seconds each open circuit lets nothing through."""

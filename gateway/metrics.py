@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -26,7 +25,7 @@ from prometheus_client.registry import Collector
 
 from gateway.ledger.base import Balance
 from gateway.money import BATCH
-from gateway.tallies import Count, Dollars, Spread, Untold
+from gateway.tallies import Count, Dollars, Found, Served, Spread, Timers, Untold
 from gateway.types import INPUT_BUCKETS, NANO, Bucket, Deployment, NanoUSD, Outcome, Record, Unit
 
 DEPLOYMENT = ("deployment",)
@@ -147,42 +146,44 @@ class Metrics:
         self._untold: list[Untold] = []
         self._counts: dict[tuple[str, ...], Count] = {}
         self._dollars: dict[tuple[str, ...], Dollars] = {}
-        self._timers: dict[str, _Timers] = {}
+        self._timers = Found(self._timer)
+        self._served: dict[tuple[str, str, str, str], Served] = {}
 
     def observe(self, record: Record, overhead_s: float | None = None, upstream_s: float | None = None) -> None:
         """Counts one request that reached a provider.  Times in seconds; None: not measured."""
-        tenant, route, deployment = record.tenant, record.route, record.deployment
-        self._child("tollgate_requests", tenant, route, deployment, record.endpoint, record.outcome).inc()
+        key = (record.tenant, record.route, record.deployment, record.endpoint)
+        served = self._served.get(key) or self._serve(*key)
+        served.requests[record.outcome].inc()
+        went_in = 0
         for kind, tokens in record.tokens.items():
-            self._child("tollgate_tokens", tenant, deployment, kind if kind in _BUCKETS else "other").inc(tokens)
-        self._costs(record)
-        if record.baseline_cost is not None and record.cost is not None:
-            self._usd("tollgate_baseline_cost_usd", record.baseline_cost, tenant, route)
-            self._usd("tollgate_compared_cost_usd", record.cost, tenant, route)
-        if record.overhead_cost:
-            self._usd("tollgate_overhead_cost_usd", record.overhead_cost, tenant, route)
-        if record.estimated and record.outcome is not Outcome.PRESUMED:
-            self._child("tollgate_usage_missing", deployment).inc()
-        if record.outcome is not Outcome.PRESUMED and record.service_tier != BATCH:
-            timers = self._timers.get(deployment) or self._timer(deployment)
-            timers.observe(record, overhead_s, upstream_s)
+            served.tokens[kind if kind in _BUCKETS else "other"].inc(tokens)
+            if kind in INPUT_BUCKETS:
+                went_in += tokens
+        self._costs(record, served)
+        presumed = record.outcome is Outcome.PRESUMED
+        if record.estimated and not presumed:
+            self._child("tollgate_usage_missing", record.deployment).inc()
+        if not presumed and record.service_tier != BATCH:
+            self._timers[record.deployment].observe(record, went_in, overhead_s, upstream_s)
 
-    def _costs(self, record: Record) -> None:
-        tenant, deployment, cost = record.tenant, record.deployment, record.cost
+    def _costs(self, record: Record, served: Served) -> None:
+        cost = record.cost
+        if record.overhead_cost:
+            served.route["tollgate_overhead_cost_usd"].add(record.overhead_cost)
         if cost is None:
-            self._child("tollgate_price_unknown", deployment).inc()
+            self._child("tollgate_price_unknown", record.deployment).inc()
             return
+        if record.baseline_cost is not None:
+            served.route["tollgate_baseline_cost_usd"].add(record.baseline_cost)
+            served.route["tollgate_compared_cost_usd"].add(cost)
         rest = cost
         for component, amount in record.components.items():
-            self._usd(
-                "tollgate_cost_usd", amount, tenant, deployment, component if component in _COMPONENTS else "other"
-            )
+            served.costs[component if component in _COMPONENTS else "other"].add(amount)
             rest -= amount
         if rest > 0:
-            name = "presumed" if record.outcome is Outcome.PRESUMED else "other"
-            self._usd("tollgate_cost_usd", rest, tenant, deployment, name)
+            served.costs["presumed" if record.outcome is Outcome.PRESUMED else "other"].add(rest)
         if record.reserved and cost > record.reserved:
-            self._usd("tollgate_overshoot_usd", cost - record.reserved, deployment)
+            self._spent("tollgate_overshoot_usd", record.deployment).add(cost - record.reserved)
 
     def refused(self, tenant: str, endpoint: str, code: str) -> None:  # noqa: ARG002  # a code is a client's doing: no label
         """Counts a request that ended before any provider saw it.  `tenant`: "" when nobody proved to be one."""
@@ -228,7 +229,7 @@ class Metrics:
     def cache_broken(self, tenant: str, route: str, cause: str, requests: int, lost: NanoUSD) -> None:
         """Counts requests that could have read more from a prompt cache; `cause` is one of the doctor's few words."""
         self._child("tollgate_prompt_cache_breaks", tenant, route, cause).inc(requests)
-        self._usd("tollgate_prompt_cache_lost_usd", lost, tenant, route, cause)
+        self._spent("tollgate_prompt_cache_lost_usd", tenant, route, cause).add(lost)
 
     def batch(self, tenant: str, provider: str, state: str) -> None:
         """Counts a batch that has ended: completed, failed, expired, cancelled."""
@@ -293,45 +294,28 @@ class Metrics:
         metric = self._counters[key[0]]
         return metric.labels(*key[1:]) if len(key) > 1 else metric
 
-    def _usd(self, name: str, amount: NanoUSD, *labels: str) -> None:
-        key = (name, *labels)
+    def _spent(self, *key: str) -> Dollars:
         dollars = self._dollars.get(key)
         if dollars is None:
             dollars = self._dollars[key] = Dollars(self._series(key), self._untold)
-        dollars.add(amount)
+        return dollars
 
-    def _timer(self, deployment: str) -> _Timers:
-        timers = self._timers[deployment] = _Timers(
+    def _serve(self, tenant: str, route: str, deployment: str, endpoint: str) -> Served:
+        served = self._served[tenant, route, deployment, endpoint] = Served(
+            requests=Found(self._child, "tollgate_requests", tenant, route, deployment, endpoint),
+            tokens=Found(self._child, "tollgate_tokens", tenant, deployment),
+            costs=Found(self._spent, "tollgate_cost_usd", tenant, deployment),
+            route=Found(lambda name: self._spent(name, tenant, route)),
+        )
+        return served
+
+    def _timer(self, deployment: str) -> Timers:
+        return Timers(
             *(
                 Spread(self._histograms[name].labels(deployment), buckets, self._untold)
                 for name, (buckets, _) in HISTOGRAMS.items()
             )
         )
-        return timers
-
-
-@dataclass(frozen=True, slots=True)
-class _Timers:
-    """One deployment's histograms, in the order they are declared."""
-
-    request: Spread
-    upstream: Spread
-    first_token: Spread
-    overhead: Spread
-    estimate: Spread
-
-    def observe(self, record: Record, overhead_s: float | None, upstream_s: float | None) -> None:
-        self.request.observe(record.latency_ms / 1000)
-        if upstream_s is not None:
-            self.upstream.observe(upstream_s)
-        if record.first_token_ms:
-            self.first_token.observe(record.first_token_ms / 1000)
-        if overhead_s is not None:
-            self.overhead.observe(overhead_s)
-        if record.tokens_estimated and not record.estimated:
-            reported = sum([tokens for kind, tokens in record.tokens.items() if kind in INPUT_BUCKETS])
-            if reported:
-                self.estimate.observe(record.tokens_estimated / reported)
 
 
 class _Ready(Collector):

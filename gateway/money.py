@@ -6,7 +6,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from gateway.types import INPUT_BUCKETS, NANO, OUTPUT_BUCKETS, Bucket, Cost, NanoUSD, Price, PriceWindow, Tier, Usage
+from msgspec import Struct
+
+from gateway.types import (
+    INPUT_BUCKETS,
+    NANO,
+    OUTPUT_BUCKETS,
+    WRITE_BUCKETS,
+    Bucket,
+    Cost,
+    NanoUSD,
+    Price,
+    PriceWindow,
+    Tier,
+    Usage,
+)
 
 GEO = "geo:"
 """Begins the price variant of a call that had to be served in one place: geo:us."""
@@ -24,7 +38,6 @@ NO_FEES: Mapping[str, int] = {}
 BATCH = "batch"
 """The service tier of what is processed in batches."""
 
-_WRITES = frozenset(bucket for bucket in INPUT_BUCKETS if bucket.startswith("cache_write"))
 _SOUND = frozenset(bucket for bucket in Bucket if bucket.startswith(("audio", "video")))
 
 
@@ -69,8 +82,16 @@ def charged(calculated: Cost, reported: NanoUSD) -> Cost:
 
 def total(tokens: Mapping[Bucket, int], price: Price, at: float, service_tier: str = "") -> NanoUSD | None:
     """The total that `cost` finds for a call that used these tokens; None: unknown."""
-    parts, unknown = _parts(tokens, NO_FEES, service_tier, price, at)
-    return None if unknown else _up(sum([amount for _, amount in parts]))
+    if price.windows or price.tiers or price.fees or service_tier not in STANDARD_TIERS or not price.known:
+        parts, unknown = _parts(tokens, NO_FEES, service_tier, price, at)
+        return None if unknown else _up(sum([amount for _, amount in parts]))
+    exact, rates = 0, price.rates
+    for bucket, count in tokens.items():
+        rate = rates.get(bucket)
+        if rate is None:
+            return None
+        exact += count * rate
+    return _up(exact)
 
 
 def bound(
@@ -89,21 +110,19 @@ def bound(
     that cannot serve the `service_tier` asked for bills the standard one, so the dearer of both is assumed, but for a
     batch.  None: unknown, as for a `service_tier` that has no price.
     """
-    base, variant_missing = _variant(price, service_tier)
-    if not price.known or variant_missing or (audio and Bucket.AUDIO_IN not in base.rates):
-        return None
-    reachable = _reachable(base, input_max)
-    if base is not price and service_tier != BATCH:
-        reachable += _reachable(price, input_max)
-    for place, variant in price.variants.items():
-        if place.startswith(GEO):  # where a call is served may be the account's setting, which no request shows
-            reachable += _reachable(variant, input_max)
-    dearest_in = _dearest(reachable, INPUT_BUCKETS, cache_writes=cache_writes, audio=audio)
-    dearest_out = _dearest(reachable, OUTPUT_BUCKETS, cache_writes=cache_writes, audio=audio)
-    if (input_max and dearest_in is None) or (output_max and dearest_out is None):
-        return None
-    tokens = _up(input_max * (dearest_in or 0) + output_max * (dearest_out or 0))
-    return tokens + fees + base.fees.get(_dearest_request(base), 0)
+    tier = "" if service_tier in STANDARD_TIERS else service_tier
+    call = (tier, cache_writes, audio)
+    ceilings: Ceilings | None = price.worked_out.get(call)
+    if ceilings is None:
+        if tier and tier not in price.variants:  # a client's word: nothing is kept for it
+            return None
+        ceilings = price.worked_out[call] = _ceilings(price, *call)
+    for above, dearest_in, dearest_out in ceilings.rates:
+        if input_max > above:
+            if (input_max and dearest_in is None) or (output_max and dearest_out is None):
+                return None
+            return _up(input_max * (dearest_in or 0) + output_max * (dearest_out or 0)) + fees + ceilings.fee
+    return None
 
 
 def fees_of(pieces: Mapping[str, int], price: Price) -> Mapping[str, int] | None:
@@ -130,7 +149,7 @@ def _fee_of(piece: str, price: Price) -> str:
 
 def called(calls: int, price: Price) -> NanoUSD:
     """The most that so many calls of the provider's own tools can cost."""
-    return calls * max(price.fees.get(tool, 0) for tool in PROVIDER_TOOLS) if calls else 0
+    return calls * max(price.fees.get(tool, 0) for tool in PROVIDER_TOOLS)
 
 
 def by_piece(pieces: Mapping[str, int], price: Price) -> NanoUSD | None:
@@ -141,20 +160,39 @@ def by_piece(pieces: Mapping[str, int], price: Price) -> NanoUSD | None:
     return sum(count * price.fees[fee] for fee, count in named.items()) + price.fees.get(_dearest_request(price), 0)
 
 
-def _dearest(
-    reachable: list[Mapping[Bucket, NanoUSD]], direction: frozenset[Bucket], *, cache_writes: bool, audio: bool
-) -> NanoUSD | None:
-    dearest: NanoUSD | None = None
-    for rates in reachable:
-        for bucket, rate in rates.items():
-            if (
-                bucket in direction
-                and (dearest is None or rate > dearest)
-                and (cache_writes or bucket not in _WRITES)
-                and (audio or bucket not in _SOUND)
-            ):
-                dearest = rate
-    return dearest
+class Ceilings(Struct, frozen=True):
+    """What calls at one price can cost at most.  `fee`: of a call.
+
+    `rates`: above how many tokens in, then the dearest rates in and out (None: there is none) whatever the hour; the
+    largest inputs first, () where nothing is known.
+    """
+
+    rates: tuple[tuple[int, NanoUSD | None, NanoUSD | None], ...]
+    fee: NanoUSD
+
+
+def _ceilings(price: Price, service_tier: str, cache_writes: bool, audio: bool) -> Ceilings:
+    base = price.variants[service_tier] if service_tier else price
+    if not price.known or (audio and Bucket.AUDIO_IN not in base.rates):
+        return Ceilings((), 0)
+    prices = [base] if base is price or service_tier == BATCH else [base, price]
+    # where a call is served may be the account's setting, which no request shows
+    prices += [variant for place, variant in price.variants.items() if place.startswith(GEO)]
+    barred = (frozenset() if cache_writes else WRITE_BUCKETS) | (frozenset() if audio else _SOUND)
+    edges = {-1, *(tier.above for each in prices for tier in each.tiers)}
+    rates: list[tuple[int, NanoUSD | None, NanoUSD | None]] = []
+    for above in sorted(edges, reverse=True):
+        reachable = [
+            (bucket, rate)
+            for each in prices
+            for found in _reachable(each, above + 1)
+            for bucket, rate in found.items()
+            if bucket not in barred
+        ]
+        dearest_in = max((rate for bucket, rate in reachable if bucket in INPUT_BUCKETS), default=None)
+        dearest_out = max((rate for bucket, rate in reachable if bucket in OUTPUT_BUCKETS), default=None)
+        rates.append((above, dearest_in, dearest_out))
+    return Ceilings(tuple(rates), base.fees.get(_dearest_request(base), 0))
 
 
 def _parts(
@@ -171,7 +209,7 @@ def _parts(
             unknown.append(bucket)
         else:
             parts.append((bucket, amount))
-    for fee, count in _pieces(fees, base):
+    for fee, count in _pieces(fees, base) if fees or base.fees else ():
         if (rate := base.fees.get(fee)) is None:
             unknown.append(f"fee:{fee}")
         else:
@@ -215,8 +253,6 @@ def _variant(price: Price, service_tier: str) -> tuple[Price, bool]:
 
 
 def _window_rates(price: Price, at: float) -> Mapping[Bucket, NanoUSD] | None:
-    if not price.windows:
-        return None
     now = datetime.fromtimestamp(at, UTC)
     minute = now.hour * 60 + now.minute
     for window in price.windows:
@@ -236,8 +272,9 @@ def _holds(window: PriceWindow, minute: int, weekday: int) -> bool:
 
 def _charges(tokens: Mapping[Bucket, int], price: Price, at: float) -> Iterable[tuple[Bucket, int | None]]:
     """Tokens x rate of each bucket, in millionths of a nano-dollar; None where there is no rate."""
-    window = _window_rates(price, at)
-    rates = price.rates if window is None else {**price.rates, **window}
+    rates = price.rates
+    if price.windows and (window := _window_rates(price, at)) is not None:
+        rates = {**rates, **window}
     if price.tiers:
         total_in = sum(count for bucket, count in tokens.items() if bucket in INPUT_BUCKETS)
         reached = [tier for tier in price.tiers if total_in > tier.above]
@@ -275,7 +312,7 @@ def _rounded(parts: list[tuple[str, int]]) -> Cost:
     running = booked = 0
     for name, amount in parts:
         running += amount
-        share = _up(running) - booked
+        share = -(-running // MILLION) - booked
         booked += share
         components[name] = components.get(name, 0) + share
     return Cost(booked, components)

@@ -34,7 +34,7 @@ from gateway.errors import (
 )
 from gateway.exchange import Exchange
 from gateway.fills import Fills
-from gateway.health import Health
+from gateway.health import Condition, Health
 from gateway.learning.lessons import Lessons
 from gateway.ledger.base import Ledger
 from gateway.ledger.keeper import Keeper
@@ -47,13 +47,13 @@ from gateway.room import Room
 from gateway.settlements import Settlements
 from gateway.shadows.beside import Shadows
 from gateway.tokens import Counter
-from gateway.transport.base import Answer
 from gateway.transport.deadline import Deadline
 from gateway.types import Limit, Outcome, Record, Request, Tenant, Usage
 from gateway.upstream import WAIT_MAX_ELSEWHERE_S, WAIT_MAX_S, Terms, Upstream
 
 LIMITS_LOOK_S = 0.05
-"""A busy deployment's limits are not read from every reply."""
+"""A provider's own limits, as its replies tell them, are known to plans before it has to refuse; those of a busy
+deployment are not read from every reply."""
 
 
 class Send(Protocol):
@@ -178,9 +178,12 @@ class Pipeline:
                 raise
 
     async def serve(self, exchange: Exchange, send: Send) -> None:
-        """Tries the steps in order until one answers.  Once the client has seen a byte there is no other step."""
+        """Tries the steps in order until one answers.  Once the client has seen a byte there is no other step.
+
+        In a cascade its judge must think the answer good enough.
+        """
         steps = exchange.plan.steps
-        failure: GatewayError = self.entrance.nobody(steps)
+        failure: GatewayError | None = None
         elsewhere = Elsewhere(exchange.route, exchange.request, exchange.tenant)
         send = resuming.kept(exchange, send)
         for planned in steps:
@@ -197,20 +200,19 @@ class Pipeline:
             exchange.turn_to(step)
             try:
                 with place:
-                    if await self.answered(exchange, step, send):
-                        return
+                    if exchange.plan.judge is None or not cascade.judged(exchange, step):
+                        return await self.attempt(exchange, step, send)
+                    if await cascade.tried(exchange, step, send, self):
+                        return None
             except GatewayError as error:
                 failure = error
                 exchange.failed(error, self.parts.counter)
-                if exchange.first_byte is not None and exchange.decoder is not None:
-                    last = planned is steps[-1]
-                    if last or not await resuming.begun(exchange, error, send, self.parts.counter, self.now()):
-                        await send.end(exchange.decoder.cut(error))
-                        return
+                if await resuming.ended(exchange, error, send, self, last=planned is steps[-1]):
+                    return None
                 self.parts.metrics.failed_over(step.deployment.id, error.code)
                 if not elsewhere.may_follow(error, step):
                     break
-        await self.give_up(exchange, failure, send)
+        return await self.give_up(exchange, failure or self.entrance.nobody(steps), send)
 
     async def give_up(self, exchange: Exchange, failure: GatewayError, send: Send) -> None:
         """No step is left: the best there was, or what went wrong; inside the stream where that has begun."""
@@ -221,13 +223,6 @@ class Pipeline:
             raise failure
         await send.end(self.decoder(exchange).cut(failure))
 
-    async def answered(self, exchange: Exchange, step: Step, send: Send) -> bool:
-        """Whether the client has got the step's answer; in a cascade its judge must think it good enough."""
-        if exchange.plan.judge is not None and cascade.judged(exchange, step):
-            return await cascade.tried(exchange, step, send, self)
-        await self.attempt(exchange, step, send)
-        return True
-
     def decoder(self, exchange: Exchange) -> Decoder:
         """One that has read nothing yet."""
         dialect = self.dialects[exchange.step.deployment.provider.dialect]
@@ -235,8 +230,10 @@ class Pipeline:
 
     async def covered(self, exchange: Exchange, step: Step) -> bool:
         """Whether what is set aside bounds one more attempt; what failed ones may cost is set aside beside it."""
-        if cascade.skipped(exchange, step):
+        if exchange.plan.judge is not None and cascade.skipped(exchange, step):
             return False
+        if not exchange.attempts:
+            return True
         extra = exchange.shortage(step, self.hold_s)
         if extra is None or not exchange.held:
             return True
@@ -253,7 +250,7 @@ class Pipeline:
         condition = self.parts.health.of(step.deployment.id)
         began = self.now()
         try:
-            await self.relay(exchange, step, send, began)
+            await self.relay(exchange, step, condition, send, began)
         except TimeoutError as error:
             if patient(exchange.request, step, self.now() - began):
                 condition.failed(self.now())
@@ -268,7 +265,7 @@ class Pipeline:
             exchange.error = InternalError(str(bug))  # for the record; whoever asked us logs the bug itself
             raise
 
-    async def relay(self, exchange: Exchange, step: Step, send: Send, began: float) -> None:
+    async def relay(self, exchange: Exchange, step: Step, condition: Condition, send: Send, began: float) -> None:
         """Bytes from the provider to the client, metered on the way.  A whole reply is a stream of one chunk."""
         request, provider = exchange.asked, step.deployment.provider
         times = step.deployment.timeouts or provider.timeouts
@@ -282,7 +279,7 @@ class Pipeline:
             self.parts.metrics.retried(step.deployment.id, reason)
 
         def may_retry(error: GatewayError) -> bool:
-            if not self.parts.health.of(step.deployment.id).retries(self.now()):
+            if not condition.retries(self.now()):
                 return False
             repeated(error.code)
             return True
@@ -298,7 +295,9 @@ class Pipeline:
                     decoder = exchange.resumed.continued(decoder, exchange)
                 exchange.decoder = decoder
                 decoder.meter.media_type = answer.header("content-type")
-                self.heed(exchange, answer)
+                if (now := self.now()) >= condition.look_at:
+                    condition.look_at = now + LIMITS_LOOK_S
+                    condition.told(now, quotas(answer.headers, request.received))
                 async for chunk in answer.chunks():
                     if request.stream:
                         deadline.move(last)  # a slow client is not a silent provider
@@ -311,13 +310,6 @@ class Pipeline:
         await self.pass_on(exchange, out, send, more=False)
         exchange.finished = True
         self.learn(exchange, began)
-
-    def heed(self, exchange: Exchange, answer: Answer) -> None:
-        """The provider's own limits, as its reply tells them, are known to plans before it has to refuse."""
-        condition, now = self.parts.health.of(exchange.step.deployment.id), self.now()
-        if now >= condition.look_at:
-            condition.look_at = now + LIMITS_LOOK_S
-            condition.told(now, quotas(answer.headers, exchange.request.received))
 
     async def pass_on(self, exchange: Exchange, data: bytes, send: Send, *, more: bool = True) -> None:
         """Some bytes to the client; the first of them bring the status and headers."""
@@ -346,7 +338,7 @@ class Pipeline:
             effort, task = exchange.step.effort, exchange.plan.task
             habits = self.parts.health.habits
             self.parts.doctor.see(exchange.request, exchange.route, deployment, usage, habits)
-            habits.learn(exchange.request, deployment, usage, effort, task)
+            habits.learn(exchange.request, deployment, usage, effort, task, exchange.content.prefixes)
 
     async def settle(self, exchange: Exchange) -> None:
         """What was used is booked, once; what reached no provider is freed."""
@@ -365,10 +357,11 @@ class Pipeline:
 
     async def generated(self, exchange: Exchange) -> int:
         """Tokens that a settlement has to count itself: whoever cancels it gets it all the same."""
+        counter = self.parts.counter
         try:
-            return await exchange.tokens_generated(self.parts.counter)
+            return await exchange.tokens_generated(counter)
         except asyncio.CancelledError:
-            return self.parts.counter.count_text(exchange.uncounted(), exchange.step.deployment)
+            return counter.count_text(exchange.uncounted(), exchange.step.deployment)
 
     async def follow(self, exchange: Exchange) -> None:
         """An answer that is made in the background is settled when it is there; its hold lasts until then."""

@@ -6,10 +6,12 @@ A route's plan starts with every candidate that fits, cheapest expected cost fir
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from msgspec import Struct, field
+from msgspec.structs import force_setattr, replace
 
 from gateway import money
 from gateway.types import Bucket, Deployment, Estimate, NanoUSD, Request, Tenant
@@ -18,16 +20,14 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """How hard a model may be asked to think, upward."""
 
 
-@dataclass(frozen=True, slots=True)
-class Talk:
+class Talk(Struct, frozen=True):
     """Tokens that one answer of a deployment has had of late, on average."""
 
     visible: float
     reasoning: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """A deployment as it would be used for this request.
 
     `output_cap` is sent upstream, for each of `choices` answers, so `worst_cost` is a bound and not a guess.  A cost of
@@ -50,13 +50,13 @@ class Step:
     pieces: Mapping[str, int] = field(default_factory=dict)  # at most, of what may be billed by the piece
     provider_calls: int = 0  # of tools of the provider's own, at most
     judging: bool = False  # its answer is no answer but an opinion of those before it
-    talks: Mapping[tuple[str, str], Talk] = field(default_factory=dict, repr=False, compare=False)  # by task and effort
-    expected_cost: NanoUSD | None = field(init=False)
-    worst_cost: NanoUSD | None = field(init=False)
+    talks: Mapping[tuple[str, str], Talk] = field(default_factory=dict)  # by task and effort
+    expected_cost: NanoUSD | None = None  # both follow from the rest, whatever is given
+    worst_cost: NanoUSD | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "expected_cost", self._expected())
-        object.__setattr__(self, "worst_cost", self._worst())
+        force_setattr(self, "expected_cost", self._expected())
+        force_setattr(self, "worst_cost", self._worst())
 
     def capped(self, output_cap: int) -> Step:
         """The same step with at most `output_cap` tokens out; never raises the cap."""
@@ -87,9 +87,10 @@ class Step:
     def _expected(self) -> NanoUSD | None:
         if self.pieces and (owed := money.by_piece(self.pieces, self.deployment.price)) is not None:
             return owed
-        cached = min(self.cached_expected, self.estimate.expected)
-        tokens = {Bucket.INPUT: self.estimate.expected - cached, Bucket.OUTPUT: self.output_expected * self.choices}
-        if cached:
+        tokens = {Bucket.INPUT: self.estimate.expected, Bucket.OUTPUT: self.output_expected * self.choices}
+        if self.cached_expected:
+            cached = min(self.cached_expected, self.estimate.expected)
+            tokens[Bucket.INPUT] -= cached
             tokens[Bucket.CACHE_READ] = cached
         if self.reasoning_expected:
             kind = Bucket.REASONING if Bucket.REASONING in self.deployment.price.rates else Bucket.OUTPUT
@@ -105,13 +106,12 @@ class Step:
             self.output_cap * self.choices,
             cache_writes=self.cache_writes or self.deployment.cache_writes,
             service_tier=self.service_tier,
-            fees=money.called(self.provider_calls, self.deployment.price),
+            fees=money.called(self.provider_calls, self.deployment.price) if self.provider_calls else 0,
             audio=self.audio,
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
+class Dropped(Struct, frozen=True):
     """A candidate that is not in the plan, and why, in words."""
 
     deployment: str
@@ -125,8 +125,7 @@ class Mode(StrEnum):
     CASCADE = "cascade"
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(Struct, frozen=True):
     """What one step of a cascade answered, as far as its judge may know."""
 
     step: Step
@@ -136,8 +135,7 @@ class Said:
     logprobs: tuple[float, ...] = ()  # of its tokens, where the provider gave any
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """`take`: which of the answers the client gets; None: none of them yet, and `reason` says what is wrong.
 
     Without a reason nothing is wrong: the judge only wants to hear the next step.  With one all that is left is the
@@ -180,8 +178,7 @@ class Judge(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Aside:
+class Aside(Struct, frozen=True):
     """Who answers a share of the requests as well, once the client has its answer: nobody waits for it.
 
     `model` and `llm` are candidates of the route, or what the tenant could ask for itself.
@@ -206,8 +203,7 @@ class Tokens(NamedTuple):
     output: int
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Steps in order, with the reasons that shaped them."""
 
     steps: tuple[Step, ...]
@@ -224,11 +220,15 @@ class Plan:
     @property
     def worst_cost(self) -> NanoUSD | None:
         """What to set aside: the dearest step of a failover, all steps of a cascade.  None: unknown."""
-        costs = [step.worst_cost for step in self.steps]
-        known = [cost for cost in costs if cost is not None]
-        if len(known) != len(costs) or not known:
-            return None
-        return sum(known) if self.mode is Mode.CASCADE else max(known)
+        together, dearest = 0, None
+        for step in self.steps:
+            cost = step.worst_cost
+            if cost is None:
+                return None
+            together += cost
+            if dearest is None or cost > dearest:
+                dearest = cost
+        return dearest if dearest is None or self.mode is not Mode.CASCADE else together
 
     @property
     def worst_tokens(self) -> Tokens:
@@ -280,8 +280,7 @@ class Plan:
         return replace(self, steps=tuple(change(step) for step in self.steps))
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(Struct, frozen=True):
     """What recent traffic says of a deployment; None where nothing is known."""
 
     first_token_ms: float | None = None
@@ -290,8 +289,7 @@ class Stats:
     output_mean: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """What a policy may know beside the request."""
 
     tenant: Tenant
@@ -319,21 +317,28 @@ def cost_key(cost: NanoUSD | None) -> tuple[bool, int]:
 
 def within(cap: int, visible: int, reasoning: int) -> tuple[int, int]:
     """Tokens of an answer and of its reasoning under a cap on both: the reasoning comes first."""
+    if visible + reasoning <= cap:
+        return visible, reasoning
     thought = min(reasoning, cap)
     return min(visible, cap - thought), thought
 
 
+_EFFORT_FIELDS = frozenset({"reasoning_effort", "reasoning", "output_config", "thinking"})
+
+
 def asked_effort(body: Mapping[str, Any]) -> str | None:
     """The effort as the client said it; "" where it is given in tokens, None where there is none."""
+    if _EFFORT_FIELDS.isdisjoint(body):
+        return None
     word = body.get("reasoning_effort")
-    for name in ("reasoning", "output_config"):
-        nested = body.get(name)
-        if word is None and isinstance(nested, Mapping):
-            word = nested.get("effort")
+    if word is None and isinstance(nested := body.get("reasoning"), dict):
+        word = nested.get("effort")
+    if word is None and isinstance(nested := body.get("output_config"), dict):
+        word = nested.get("effort")
     if isinstance(word, str):
         return word
     thinking = body.get("thinking")
-    return "" if isinstance(thinking, Mapping) and thinking.get("type") != "disabled" else None
+    return "" if isinstance(thinking, dict) and thinking.get("type") != "disabled" else None
 
 
 IDENTITIES = ("request", "conversation", "user", "task", "key", "tenant")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.accounts import capped
 from gateway.catalog import Catalog
@@ -18,7 +20,7 @@ from gateway.errors import (
     PriceUnknown,
     UnsupportedField,
 )
-from gateway.habits import CACHED_MIN
+from gateway.habits import CACHED_MIN, prefixes
 from gateway.health import Health
 from gateway.money import dollars
 from gateway.plan import Context, Dropped, Mode, Plan, Policy, Step, asked_effort, cost_key, within
@@ -33,8 +35,7 @@ CACHE_CONTROL = b'"cache_control"'
 NOTHING_CACHED: Mapping[str, int] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """Why a candidate does not fit, and the error the client sees if none does."""
 
     reason: str
@@ -42,8 +43,7 @@ class Refused:
     param: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Asks:
+class Asks(Struct, frozen=True):
     """What the request asks of any deployment."""
 
     cache_writes: bool
@@ -100,17 +100,21 @@ class Planner:
         """
         route, candidates = self.permitted(request, tenant)
         asks = Asks.of(request, content, self._cached(request, content))
-        steps = [self._step(asks, content, deployment, now) for deployment in candidates]
         refused: dict[str, Refused] = {}
-        steps = _kept(steps, refused, lambda step: _unfit(step, content) or _ungranted(step, tenant))
+        steps: list[Step] = []
+        for deployment in candidates:
+            step = self._step(asks, content, deployment, now)
+            _sort_out(step, _unfit(step, content) or _ungranted(step, tenant), steps, refused)
         if route is not None:
-            steps.sort(key=lambda step: cost_key(step.expected_cost))
+            steps.sort(key=_cost)
         plan = self._shaped(Plan(tuple(steps)), route, request, Context(tenant, now, self.health.stats(), fill))
         most = cost_max(request, tenant)
-        steps = _kept(plan.steps, refused, lambda step: self._unaffordable(step, request, tenant, most))
+        steps = []
+        for step in plan.steps:
+            _sort_out(step, self._unaffordable(step, request, tenant, most), steps, refused)
         if not steps:
             raise _nothing_fits(request, refused, plan)
-        dropped = tuple(Dropped(deployment, why.reason) for deployment, why in refused.items())
+        dropped = [Dropped(deployment, why.reason) for deployment, why in refused.items()]
         baseline = self._baseline(route, steps, asks, content, now)
         plan = replace(plan, steps=tuple(steps), dropped=(*plan.dropped, *dropped), baseline=baseline)
         plan = unless_declined(plan, request, route)
@@ -174,9 +178,11 @@ class Planner:
 
     def _cached(self, request: Request, content: Content) -> Mapping[str, int]:
         """What each deployment should hold of the conversation; a short one is not looked at."""
-        if sum(content.text.values()) < CACHED_MIN and not content.tools:
+        habits = self.health.habits
+        if not habits.holding or (sum(content.text.values()) < CACHED_MIN and not content.tools):
             return NOTHING_CACHED
-        return self.health.habits.cached(request, request.received)
+        content.prefixes = prefixes(request.body)
+        return habits.cached(request, request.received, content.prefixes)
 
     def _unaffordable(self, step: Step, request: Request, tenant: Tenant, most: NanoUSD | None) -> Refused | None:
         """Why the step, as the policies left it, cannot be paid for or answered in full."""
@@ -222,22 +228,23 @@ def _room(deployment: Deployment, input_tokens: int) -> int:
     return min(room, deployment.output_max or OUTPUT_CAP_UNKNOWN)
 
 
-def _kept(steps: Iterable[Step], refused: dict[str, Refused], judge: Callable[[Step], Refused | None]) -> list[Step]:
-    """The steps that `judge` has nothing against; of the others, the first reason stays in `refused`."""
-    kept: list[Step] = []
-    for step in steps:
-        reason = judge(step)
-        if reason is None:
-            kept.append(step)
-        else:
-            refused.setdefault(step.deployment.id, reason)
-    return kept
+def _sort_out(step: Step, reason: Refused | None, kept: list[Step], refused: dict[str, Refused]) -> None:
+    """A step that there is no reason against is kept; of the others, the first reason stays in `refused`."""
+    if reason is None:
+        kept.append(step)
+    else:
+        refused.setdefault(step.deployment.id, reason)
+
+
+def _cost(step: Step) -> tuple[bool, int]:
+    return cost_key(step.expected_cost)
 
 
 def _unfit(step: Step, content: Content) -> Refused | None:
     """Why the deployment cannot take this input, whatever the policies make of the answer."""
     deployment = step.deployment
-    if missing := content.capabilities - deployment.capabilities:
+    if not content.capabilities <= deployment.capabilities:
+        missing = content.capabilities - deployment.capabilities
         names = ", ".join(sorted(missing))
         return Refused(f"does not support {names}", UnsupportedField, min(missing))
     if deployment.context_max is not None and step.estimate.expected + 1 > deployment.context_max:

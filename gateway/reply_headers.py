@@ -58,8 +58,9 @@ def _cost_headers(exchange: Exchange, usage: Usage, headers: Headers) -> NanoUSD
         headers.append((b"x-tollgate-baseline-cost-usd", dollars(baseline).encode()))
     if total is None:
         return None
-    headers.append((b"x-tollgate-cost-usd", dollars(total + exchange.overhead).encode()))
-    return total + exchange.overhead
+    spent = total + exchange.overhead
+    headers.append((b"x-tollgate-cost-usd", dollars(spent).encode()))
+    return spent
 
 
 def rate_headers(balances: Iterable[Balance], now: float) -> Headers:

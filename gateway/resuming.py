@@ -9,10 +9,11 @@ of both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import orjson
+from msgspec.structs import replace
 
 from gateway.dialects.base import Decoder, Meter
 from gateway.dialects.deltas import (
@@ -34,7 +35,7 @@ from gateway.trial import Trial
 from gateway.types import Bucket, Cost, Estimate, Format, Request, Usage
 
 if TYPE_CHECKING:
-    from gateway.pipeline import Send
+    from gateway.pipeline import Pipeline, Send
 
 FORMATS = frozenset({Format.CHAT, Format.MESSAGES})
 SHAPED = ("response_format", "output_config", "output_format")
@@ -77,6 +78,16 @@ def kept(exchange: Exchange, send: Send) -> Send:
     shaped = any(request.body.get(name) for name in SHAPED)
     one = all(step.choices == 1 for step in exchange.plan.steps) and exchange.plan.judge is None
     return Kept(send) if one and not shaped and isinstance(request.body.get("messages"), list) else send
+
+
+async def ended(exchange: Exchange, error: GatewayError, send: Send, pipeline: Pipeline, *, last: bool) -> bool:
+    """Whether a client that has seen the beginning was told inside the stream that nobody goes on with it."""
+    if exchange.first_byte is None or exchange.decoder is None:
+        return False
+    if not last and await begun(exchange, error, send, pipeline.parts.counter, pipeline.now()):
+        return False
+    await send.end(exchange.decoder.cut(error))
+    return True
 
 
 async def begun(exchange: Exchange, error: GatewayError, send: Send, counter: Counter, now: float) -> bool:

@@ -10,9 +10,11 @@ Each step is a cause, so that the causes add up to the difference exactly.  A st
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import TypeAlias
+
+from msgspec.structs import replace
 
 from gateway import money
 from gateway.plan import Plan, Step, asked_effort
@@ -48,14 +50,14 @@ def savings(
     if billed is None or request.shadow_of:
         return {}
     place, uncached = step.deployment, _uncached(usage)
-    whole = usage if usage.service_tier in money.STANDARD_TIERS else replace(usage, service_tier="")
-    chain: list[tuple[Saving, NanoUSD | None]] = [
-        (Saving.REPORTED, priced(usage, place).total),
-        (Saving.BATCH if usage.service_tier == money.BATCH else Saving.TIER, priced(whole, place).total),
-        (Saving.CACHING, priced(uncached, place).total),
-        (Saving.ARBITRAGE, _elsewhere(plan, step, uncached, priced)),
-        (Saving.ROUTING, None if plan.baseline is None else priced(uncached, plan.baseline.deployment).total),
-    ]
+    chain: list[tuple[Saving, NanoUSD | None]] = [(Saving.REPORTED, priced(usage, place).total)]
+    if uncached is not usage:
+        whole = usage if usage.service_tier in money.STANDARD_TIERS else replace(usage, service_tier="")
+        cause = Saving.BATCH if usage.service_tier == money.BATCH else Saving.TIER
+        chain += [(cause, priced(whole, place).total), (Saving.CACHING, priced(uncached, place).total)]
+    chain.append((Saving.ARBITRAGE, _elsewhere(plan, step, uncached, priced)))
+    if plan.baseline is not None:
+        chain.append((Saving.ROUTING, priced(uncached, plan.baseline.deployment).total))
     found: dict[str, NanoUSD] = {}
     before = billed
     for cause, cost in chain:
@@ -79,17 +81,20 @@ def _uncached(usage: Usage) -> Usage:
     return replace(usage, tokens=tokens, service_tier=tier)
 
 
-def model_of(place: Deployment) -> str:
-    """The model it serves, under whatever prefix its provider lists it: openai/gpt-oss-120b is gpt-oss-120b."""
-    return place.upstream_model.rpartition("/")[2].lower()
+@lru_cache(maxsize=4096)
+def _model(upstream_model: str) -> str:
+    """The model it is, under whatever prefix a provider lists it: openai/gpt-oss-120b is gpt-oss-120b."""
+    return upstream_model.rpartition("/")[2].lower()
 
 
 def _elsewhere(plan: Plan, step: Step, usage: Usage, priced: Priced) -> NanoUSD | None:
     """The reference where it is the same model, else the mean of the places in the plan; None: there is one place."""
-    model = model_of(step.deployment)
-    if plan.baseline is not None and model_of(plan.baseline.deployment) == model:
+    model = _model(step.deployment.upstream_model)
+    if plan.baseline is not None and _model(plan.baseline.deployment.upstream_model) == model:
         return priced(usage, plan.baseline.deployment).total
-    places = {each.deployment.id: each.deployment for each in plan.steps if model_of(each.deployment) == model}
+    places = {
+        each.deployment.id: each.deployment for each in plan.steps if _model(each.deployment.upstream_model) == model
+    }
     if len(places) < 2:
         return None
     costs = [cost for place in places.values() if (cost := priced(usage, place).total) is not None]
@@ -98,8 +103,7 @@ def _elsewhere(plan: Plan, step: Step, usage: Usage, priced: Priced) -> NanoUSD 
 
 def _capped(request: Request, plan: Plan, step: Step, usage: Usage, priced: Priced) -> NanoUSD:
     """What more thoughts would have cost, as many as such answers have had under the effort that was asked for."""
-    asked = asked_effort(request.body) or ""
-    if step.effort is None or step.effort == asked:
+    if step.effort is None or step.effort == (asked := asked_effort(request.body) or ""):
         return 0
     talk = step.talks.get((plan.task, asked)) or step.talks.get(("", asked))
     thought = usage.tokens.get(Bucket.REASONING, 0)

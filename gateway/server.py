@@ -51,6 +51,7 @@ def work(config: str, bound: socket.socket, ready: Event | None = None) -> None:
     """One worker on an address that is already bound; `ready` is set when it serves."""
     from gateway import logs  # noqa: PLC0415  # the parent of several workers needs none of it
     from gateway.app import Gateway, load_from  # noqa: PLC0415  # the same
+    from gateway.protocol import Protocol  # noqa: PLC0415  # the same
 
     logs.configure()
     times = settings.load(Path(config)).server.timeouts
@@ -59,7 +60,7 @@ def work(config: str, bound: socket.socket, ready: Event | None = None) -> None:
         uvicorn.Config(
             gateway,
             loop="uvloop",
-            http="httptools",
+            http=Protocol,
             ws="none",
             proxy_headers=False,
             lifespan="on",

@@ -6,11 +6,15 @@ Its own counters take several calls and a lock for one observation, and every re
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from prometheus_client import Counter, Histogram
 
-from gateway.types import NANO, NanoUSD
+from gateway.types import NANO, NanoUSD, Record
+
+Child = TypeVar("Child")
 
 
 class Untold(Protocol):
@@ -92,3 +96,50 @@ class Spread:
         self._child._sum.inc(self._sum)  # noqa: SLF001  # see above
         self._counts = [0] * len(self._counts)
         self._sum = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """One deployment's histograms, in the order they are declared."""
+
+    request: Spread
+    upstream: Spread
+    first_token: Spread
+    overhead: Spread
+    estimate: Spread
+
+    def observe(self, record: Record, went_in: int, overhead_s: float | None, upstream_s: float | None) -> None:
+        """The times of a request, None if not measured, and how near the estimate was to the tokens that went in."""
+        self.request.observe(record.latency_ms / 1000)
+        if upstream_s is not None:
+            self.upstream.observe(upstream_s)
+        if record.first_token_ms:
+            self.first_token.observe(record.first_token_ms / 1000)
+        if overhead_s is not None:
+            self.overhead.observe(overhead_s)
+        if record.tokens_estimated and went_in and not record.estimated:
+            self.estimate.observe(record.tokens_estimated / went_in)
+
+
+class Found(dict[str, Child]):
+    """What is counted in, by its last label: made by `find(*first, label)` when it is first asked for."""
+
+    __slots__ = ("_find", "_first")
+
+    def __init__(self, find: Callable[..., Child], *first: str) -> None:
+        super().__init__()
+        self._find, self._first = find, first
+
+    def __missing__(self, label: str) -> Child:
+        child = self[label] = self._find(*self._first, label)
+        return child
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the requests of one tenant on one route at one deployment and endpoint are counted in."""
+
+    requests: Found[Count]  # by outcome
+    tokens: Found[Count]  # by kind
+    costs: Found[Dollars]  # by component
+    route: Found[Dollars]  # the route's, by metric

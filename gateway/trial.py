@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.dialects.base import Decoder
@@ -32,8 +33,10 @@ class Trial:
         return Spent(self.amount, 1, self.usage.input_tokens, self.usage.output_tokens)
 
 
-def with_waste(cost: Cost, wasted: NanoUSD, trials: list[Trial]) -> dict[str, NanoUSD]:
+def with_waste(cost: Cost, wasted: NanoUSD, trials: list[Trial]) -> Mapping[str, NanoUSD]:
     """The components of all that is owed; what nobody can use counts as input."""
+    if not wasted and not trials:
+        return cost.components
     components = dict(cost.components)
     for trial in trials:
         for name, amount in trial.cost.components.items():

@@ -6,12 +6,13 @@ Money is `NanoUSD`, an int of 1e-9 dollars.  A price is NanoUSD per million toke
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, TypeAlias
 
-import msgspec
+from msgspec import Struct, field
+from msgspec.structs import force_setattr
 
 from gateway.provider import Provider as Provider  # noqa: PLC0414  # a noun like those below
 from gateway.provider import Timeouts as Timeouts  # noqa: PLC0414  # the same
@@ -78,10 +79,10 @@ class Bucket(StrEnum):
 
 OUTPUT_BUCKETS = frozenset({Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUT, Bucket.IMAGE_OUT})
 INPUT_BUCKETS = frozenset(Bucket) - OUTPUT_BUCKETS
+WRITE_BUCKETS = frozenset(bucket for bucket in Bucket if bucket.startswith("cache_write"))
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """What one call used.  `tokens` has disjoint buckets and holds no zeros; `fees` counts units billed per piece."""
 
     tokens: Mapping[Bucket, int] = field(default_factory=dict)
@@ -91,16 +92,18 @@ class Usage:
     reported_cost: NanoUSD | None = None  # the provider's own figure, if it gave one
     flags: tuple[str, ...] = ()  # contradictions that were clamped, in words
     reported: Mapping[str, Any] = field(default_factory=dict)  # the provider's block as it came
+    input_tokens: int = 0  # every token that went in, cached or not; follows from `tokens`, whatever is given
+    output_tokens: int = 0  # every token that came out, visible or not; likewise
 
-    @property
-    def input_tokens(self) -> int:
-        """Every token that went in, cached or not."""
-        return sum(n for bucket, n in self.tokens.items() if bucket in INPUT_BUCKETS)
-
-    @property
-    def output_tokens(self) -> int:
-        """Every token that came out, visible or not."""
-        return sum(n for bucket, n in self.tokens.items() if bucket in OUTPUT_BUCKETS)
+    def __post_init__(self) -> None:
+        went_in = came_out = 0
+        for bucket, count in self.tokens.items():
+            if bucket in INPUT_BUCKETS:
+                went_in += count
+            else:
+                came_out += count
+        force_setattr(self, "input_tokens", went_in)
+        force_setattr(self, "output_tokens", came_out)
 
     @property
     def cached_tokens(self) -> int:
@@ -108,16 +111,14 @@ class Usage:
         return self.tokens.get(Bucket.CACHE_READ, 0) + self.tokens.get(Bucket.AUDIO_CACHE_READ, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True):
     """Input tokens of a request on one deployment before the call: what is likely, and what it will not pass."""
 
     expected: int
     bound: int
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(Struct, frozen=True, dict=True):
     """NanoUSD per million tokens of each bucket, NanoUSD per piece of each fee.
 
     A bucket that is absent has no known price: usage in it makes the cost unknown, never zero.  `known=False` is the
@@ -132,9 +133,13 @@ class Price:
     known: bool = True
     source: str = ""  # where the figures come from, with a date
 
+    @cached_property
+    def worked_out(self) -> dict[tuple[str, bool, bool], Any]:
+        """What follows from it and is asked for with every request: kept here by gateway.money."""
+        return {}
 
-@dataclass(frozen=True, slots=True)
-class Tier:
+
+class Tier(Struct, frozen=True):
     """Rates once the input passes `above` tokens.  A cliff reprices the whole call, a marginal tier the rest."""
 
     above: int
@@ -142,8 +147,7 @@ class Tier:
     marginal: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PriceWindow:
+class PriceWindow(Struct, frozen=True):
     """Rates that hold in a part of the UTC day, [start, end) in minutes; over midnight when end < start."""
 
     start_minute: int
@@ -155,8 +159,7 @@ class PriceWindow:
 UNKNOWN_PRICE = Price(known=False, source="no price known")
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(Struct, frozen=True):
     """Usage times price.  `total` is None when a part of it could not be priced; `unknown` says which."""
 
     total: NanoUSD | None
@@ -164,8 +167,7 @@ class Cost:
     unknown: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(Struct, frozen=True):
     """One place to call one model."""
 
     id: str
@@ -193,8 +195,7 @@ class Decline(StrEnum):
     REFUSAL = "refusal"  # the answer is none: its model or a filter declined
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """A named set of candidates with policies, asked for as a model."""
 
     id: str
@@ -237,8 +238,7 @@ class Every(StrEnum):
     TOTAL = "total"  # never resets
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """Calendar (`every`, in `zone`) or rolling (`rolling_s` seconds; `every` is then ignored)."""
 
     every: Every = Every.TOTAL
@@ -249,7 +249,7 @@ class Window:
         return f"rolling_{self.rolling_s}s" if self.rolling_s else str(self.every)
 
 
-class Account(msgspec.Struct, frozen=True, gc=False):
+class Account(Struct, frozen=True, gc=False):
     """What a limit is kept for: (tenant, acme), (key, k_1), (user, u7) ...  `tenant` owns it; "" when none does."""
 
     kind: str
@@ -264,8 +264,7 @@ STEP_KINDS = frozenset({"deployment", "provider"})  # accounts that only some st
 ORGANISATION = "organisation"  # the tag that says where a tenant belongs; only its own tags are believed
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(Struct, frozen=True):
     """At most `amount` of `unit` per window for one kind of account: a budget (COST) or a rate limit."""
 
     account: str  # kind: tenant, key, user, task, model, deployment, provider, organisation, global, team, tag:NAME
@@ -279,22 +278,23 @@ class Limit:
     since: float | None = None  # before which it does not hold yet: another stands in its place
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """Proof of a tenant.  Only the SHA-256 of the secret is kept."""
 
     id: str
     tenant: str
     name: str
-    digest: bytes = field(repr=False)
+    digest: bytes
     expires: float | None = None  # unix seconds
     models: tuple[str, ...] = ("*",)
     limits: tuple[Limit, ...] = ()
     endpoints: tuple[str, ...] = ("*",)
 
+    def __repr__(self) -> str:
+        return f"Key({self.id!r}, {self.tenant!r})"
 
-@dataclass(frozen=True, slots=True)
-class Tenant:
+
+class Tenant(Struct, frozen=True):
     """Who pays."""
 
     id: str
@@ -313,14 +313,13 @@ class Tenant:
     resume_streams: bool = False  # whether a stream that broke off may go on from another deployment
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """What a client asked, as it came.  `raw` is relayed; `body` is the same bytes parsed, read only."""
 
     id: str
     format: Format
-    raw: bytes = field(repr=False)
-    body: Mapping[str, Any] = field(repr=False)
+    raw: bytes
+    body: Mapping[str, Any]
     model: str  # as asked for: a route, a deployment or an upstream model name
     stream: bool
     received: float  # unix seconds
@@ -335,6 +334,9 @@ class Request:
     pinned: str = ""  # the deployment that must serve it: it holds what the request builds on
     shadow_of: str = ""  # the client's request that the gateway repeats by this one; "": a client's own
 
+    def __repr__(self) -> str:
+        return f"Request({self.id!r}, {self.format!r}, {self.model!r})"
+
 
 class Outcome(StrEnum):
     """How a request ended."""
@@ -348,9 +350,8 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
-# A dataclass with so many fields takes seven times as long to make; without its defaults a record is half as long.
-class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What happened: one per request that reached a provider, always."""
+class Record(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What happened: one per request that reached a provider, always.  Written without defaults: half as long."""
 
     id: str
     version: int  # 0 presumed, 1 settled: the recorder keeps the highest

@@ -11,10 +11,10 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from operator import attrgetter
 
 import httpx
+from msgspec import Struct
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -62,8 +62,7 @@ def ignored(_reason: str) -> None:
     """For who need not know that a call went out again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(Struct, frozen=True):
     """When a call may be made again: before `until` (loop time), after a wait of at most `wait_max_s`, and if `may`."""
 
     until: float
@@ -146,7 +145,12 @@ class Upstream:
         raise bunch.exhausted(failure)
 
     async def _once(self, call: Call, provider: Provider, dialect: Dialect, terms: Terms) -> Answer:
-        answer = await self._sent(call, self._transport(provider), terms)
+        transport = self._transport(provider)
+        try:
+            answer = await transport.send(call, terms.sent)
+        except UpstreamLeft as left:  # a connection that was closed while it was idle is nobody's failure
+            terms.again(left.code)
+            answer = await transport.send(call, terms.sent)
         if 200 <= answer.status < 300 and (wrong := _unreadable(answer)) is None:
             return answer
         async with answer:
@@ -156,14 +160,6 @@ class Upstream:
                 raise UpstreamBroken(f"Provider {provider.id} answered {answer.status}; redirects are not followed.")
             body = await answer.body(ERROR_BODY_MAX)
             raise dialect.error(answer.status, answer.headers, body, provider)
-
-    async def _sent(self, call: Call, transport: Transport, terms: Terms) -> Answer:
-        """The answer, whatever its status; a connection that was closed while it was idle is nobody's failure."""
-        try:
-            return await transport.send(call, terms.sent)
-        except UpstreamLeft as left:
-            terms.again(left.code)
-            return await transport.send(call, terms.sent)
 
     def _transport(self, provider: Provider) -> Transport:
         held = self._transports.get(provider.id)

@@ -34,8 +34,8 @@ class OutputCap:
     def apply(self, plan: Plan, request: Request, context: Context) -> Plan:  # noqa: ARG002 - the protocol's signature
         """The same steps, none with a higher cap, priced anew."""
         body = request.body
-        asked = any(body.get(name) is not None for name in ASKED)
+        asked = [name for name in ASKED if body.get(name) is not None]
         cap = self.max if asked or self.default is None else self.default
-        if cap is None or all(step.output_cap <= cap for step in plan.steps):
+        if cap is None or not [step for step in plan.steps if step.output_cap > cap]:
             return plan
         return plan.each(lambda step: step.capped(cap)).because(f"output capped at {cap}")

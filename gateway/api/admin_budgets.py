@@ -6,11 +6,12 @@ import asyncio
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Response
+from msgspec.structs import replace
 
 from gateway.accounts import SPANNING, beside, holds
 from gateway.api.admin_shapes import NEW, BudgetBody, Desk, actor, balance_shown, desk, limit_shown, listed, missing

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
+from msgspec import structs
 from pydantic import Field
 from sqlalchemy import Connection
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -187,7 +187,7 @@ def _deployment(each: Deployment, condition: Condition) -> dict[str, Any]:
         "health": {
             "circuit_open": condition.open,
             "inflight": condition.inflight,
-            **{spec.name: getattr(stats, spec.name) for spec in fields(stats)},
+            **structs.asdict(stats),
         },
     }
 

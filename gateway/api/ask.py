@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from binascii import hexlify
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -23,6 +22,14 @@ PASSED_ON = frozenset(
     {"anthropic-version", "anthropic-beta", "openai-beta", "idempotency-key", "traceparent", "tracestate"}
 )
 PATIENCE = ("x-stainless-read-timeout", "x-stainless-timeout")
+READ = PASSED_ON.union(
+    PATIENCE,
+    ("authorization", "x-api-key", "content-type"),
+    ("x-tollgate-route", "x-tollgate-tags", "x-tollgate-user", "x-tollgate-task"),
+    ("x-tollgate-max-cost-usd", "x-tollgate-deadline"),
+)
+"""Every header that is looked at here: a client sends twice as many, and they are left as they are."""
+_NAMES = {name.encode(): name for name in READ}
 PATIENCE_MAX_S = 86_400.0
 DEADLINE_MAX_S = 30 * 86_400.0
 TAGS_MAX = 20
@@ -31,20 +38,20 @@ TEXT_MAX = 256
 
 def new_request_id() -> str:
     """Sortable by time (microseconds), unique by 64 random bits."""
-    return f"req_{int(time.time() * 1e6):014x}{hexlify(os.urandom(8)).decode()}"
+    return f"req_{int(time.time() * 1e6):014x}{os.urandom(8).hex()}"
 
 
 def headers_of(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Header names are lower case already; the last of a repeated one wins."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+    """Those in READ.  Header names are lower case already; the last of a repeated one wins."""
+    return {_NAMES[name]: value.decode("latin-1") for name, value in raw if name in _NAMES}
 
 
 def secret_of(headers: Mapping[str, str]) -> str:
     """The key as it was sent.  Raises Unauthorized where there is none."""
     authorization = headers.get("authorization", "")
     scheme, _, secret = authorization.partition(" ")
-    if scheme.lower() == "bearer" and secret.strip():
-        return secret.strip()
+    if scheme.lower() == "bearer" and (secret := secret.strip()):
+        return secret
     if key := headers.get("x-api-key"):
         return key
     raise Unauthorized("No API key: send `Authorization: Bearer KEY` or `x-api-key: KEY`.")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from gateway.errors import BodyTooLarge, InvalidRequest, RequestTimeout
 from gateway.room import Held
@@ -52,8 +53,7 @@ class Reply:
         await self.end(body)
 
 
-@dataclass(frozen=True, slots=True)
-class Intake:
+class Intake(Struct, frozen=True):
     """How a body is taken in: at most `limit` bytes, within `seconds`, as far as there is room for it."""
 
     limit: int
@@ -102,7 +102,7 @@ class Watch:
         self.gone = False
         self._receive, self._reply = receive, reply
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(self._loop)
         self._watcher: asyncio.Task[None] | None = None
         self._timer = self._loop.call_later(WATCH_AFTER_S, self._begin)
 

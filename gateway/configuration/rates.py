@@ -17,12 +17,14 @@ What a list leaves out is filled in by these rules, and only these; anything els
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
 from decimal import ROUND_CEILING, Decimal
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.configuration import schema
 from gateway.configuration.price_list import Books, books
@@ -72,8 +74,7 @@ _WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _Listed = Mapping[str, Any]  # genai-prices' keys -> Decimal | TieredPrices
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """What the list knows of one model.  `price` is not filled in yet."""
 
     price: Price = UNKNOWN_PRICE

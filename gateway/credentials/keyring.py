@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from msgspec import structs
+
 from gateway.credentials.base import Credentials
 from gateway.credentials.keys import DENIED_S, LIMITED_S, Slot, Slots
 from gateway.credentials.secret import Secret
@@ -32,7 +34,7 @@ class Chosen:
     def on(self, call: Call) -> Call:
         """The call with the key where it belongs."""
         headers = {name: value.replace(KEY_HERE, self.value) for name, value in call.headers.items()}
-        return replace(call, headers=headers)
+        return structs.replace(call, headers=headers)
 
     def of(self, provider: Provider) -> Provider:
         """The provider as it would be with this key alone: what it says of the key is masked."""
@@ -113,7 +115,7 @@ class Keyring:
         if "credentials" not in provider.options:
             return call
         added = await self._of(provider).headers(provider, call)
-        return replace(call, headers={**call.headers, **added})
+        return structs.replace(call, headers={**call.headers, **added})
 
     def bunch(self, provider: Provider) -> Bunch:
         """The keys of a provider that has several."""

@@ -8,8 +8,9 @@ way.  Who is called (URL, key, quirks) is a `Provider`, data from YAML.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
+
+from msgspec import Struct, field
 
 from gateway.errors import GatewayError
 from gateway.plan import Step
@@ -19,18 +20,19 @@ Bill: TypeAlias = Callable[[Usage], Cost]
 """Prices usage at this deployment at this moment."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """One HTTP request to a provider.  `headers` may hold secrets and are never printed."""
 
     url: str
-    body: bytes = field(repr=False)
-    headers: Mapping[str, str] = field(repr=False)
+    body: bytes
+    headers: Mapping[str, str]
     method: str = "POST"
 
+    def __repr__(self) -> str:
+        return f"Call({self.method} {self.url})"
 
-@dataclass(slots=True)
-class Meter:
+
+class Meter(Struct):
     """What a decoder has learned so far.  Read it whenever the call ends, however it ends."""
 
     usage: Usage | None = None  # None: the provider has not said (yet)
@@ -39,7 +41,7 @@ class Meter:
     complete: bool = False  # the reply ended as its format says it should
     pending: str = ""  # the provider's id of an answer that it is still making in the background
     media_type: str = ""  # of the reply, as the provider states it
-    chunks: list[bytes] = field(default_factory=list, repr=False)  # what carried content and is not folded yet
+    chunks: list[bytes] = field(default_factory=list)  # what carried content and is not folded yet
 
 
 class Decoder(Protocol):

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from typing import Any, ClassVar
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from gateway import money, multipart, sse, usage
 from gateway.dialects import paths, refusal, relay

@@ -104,7 +104,7 @@ def drop_rejected(body: Fields, provider: Provider, tenant: Tenant) -> None:
 
 
 def _cap(body: Fields, step: Step, *, keep_name: bool) -> None:
-    given = [name for name in CAPS if body.pop(name, _NULL) != _NULL]
+    given = [name for name in CAPS if name in body and body.pop(name) != _NULL]
     name = step.deployment.provider.options.get("max_tokens_field")
     if not name and gpt.needs_completion_cap(step.deployment.upstream_model):
         name = "max_completion_tokens"
@@ -216,8 +216,10 @@ class _Reading:
             texts.add(said.content)
         elif said.content:
             _add_parts(texts, said.content)
-        texts.add(said.reasoning_content or said.reasoning)
-        texts.add(said.refusal)
+        if thought := said.reasoning_content or said.reasoning:
+            texts.add(thought)
+        if said.refusal:
+            texts.add(said.refusal)
         if said.tool_calls or said.function_call or said.audio:
             _add_calls(texts, said)
 

@@ -30,7 +30,7 @@ TEXTS_FOLDED = 1024
 
 Fields = dict[str, Raw | object]
 
-_FIELDS = msgspec.json.Decoder(dict[str, Raw])
+_FIELDS: msgspec.json.Decoder[Fields] = msgspec.json.Decoder(dict[str, Raw])
 WHOLE_BYTES_READ = 1024 * 1024
 """Of a whole body where a stream was asked for: enough for any error."""
 
@@ -40,7 +40,7 @@ _BLANK = sse.BOM + b" \t\r\n"
 
 def fields(raw: bytes) -> Fields:
     """The top-level fields of a JSON object, undecoded.  Raises ValueError."""
-    return dict(_FIELDS.decode(raw))
+    return _FIELDS.decode(raw)
 
 
 def edited(raw: bytes, changes: Mapping[str, object], removals: tuple[str, ...] = ()) -> bytes:
@@ -73,7 +73,7 @@ def proof(provider: Provider, auth: str) -> dict[str, str]:
     return {"authorization": f"Bearer {provider.api_key}"} if auth == "bearer" else {auth: provider.api_key}
 
 
-def nested(value: object) -> dict[str, Raw]:
+def nested(value: object) -> Fields:
     """The fields of an object within an object, undecoded; none of what is no object."""
     try:
         return _FIELDS.decode(value) if isinstance(value, Raw) else {}

@@ -8,11 +8,11 @@ options: those of `anthropic`, and
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.dialects import relay, vertex
 from gateway.dialects.anthropic_messages import AnthropicMessages

@@ -16,11 +16,11 @@ from functools import partial
 
 from gateway.doctor.diagnosis import ALIKE_SHARE, FULL_SHARE, Finding, Visit, alike, diagnose, lost_nano
 from gateway.doctor.prints import Print, printed
-from gateway.habits import WRITES, Habits, kept_s
+from gateway.habits import Habits, kept_s
 from gateway.metrics import Metrics
 from gateway.sql.cache_breaks import Break, add
 from gateway.sql.database import Database, DatabaseUnavailable
-from gateway.types import Bucket, Deployment, NanoUSD, Request, Route, Usage
+from gateway.types import WRITE_BUCKETS, Bucket, Deployment, NanoUSD, Request, Route, Usage
 
 LOOK_S = 0.5
 """Between two looks, of 2 ms at most."""
@@ -81,6 +81,7 @@ class Doctor:
 
     metrics: Metrics
     _waiting: deque[Waiting] = field(default_factory=deque)
+    _waiting_of: dict[Source, int] = field(default_factory=dict)
     _bytes: int = 0
     _skipped: dict[Source, int] = field(default_factory=dict)
     _kinds: OrderedDict[Kind, list[Specimen]] = field(default_factory=OrderedDict)
@@ -97,21 +98,25 @@ class Doctor:
             if source in self._skipped or len(self._skipped) < FOUND_MAX:
                 self._skipped[source] = self._skipped.get(source, 0) + 1
             return
-        written = any(bucket in usage.tokens for bucket in WRITES)
+        written = not WRITE_BUCKETS.isdisjoint(usage.tokens)
         visit = Visit(deployment, request.received, asked, read, written, habits.held(request.body))
         self._waiting.append(Waiting(request, source, visit, kept_s(usage), 1 + self._skipped.pop(source, 0)))
+        self._waiting_of[source] = self._waiting_of.get(source, 0) + 1
         self._bytes += len(request.raw)
         self._came.set()
 
     def _room(self, source: Source, size: int) -> bool:
         if len(self._waiting) >= WAITING_MAX or self._bytes + size > WAITING_BYTES_MAX:
             return False
-        return sum(each.source == source for each in self._waiting) < WAITING_OF_A_SOURCE_MAX
+        return self._waiting_of.get(source, 0) < WAITING_OF_A_SOURCE_MAX
 
     def look(self) -> None:
         """At the one that has waited longest."""
         each = self._waiting.popleft()
         self._bytes -= len(each.request.raw)
+        self._waiting_of[each.source] -= 1
+        if not self._waiting_of[each.source]:
+            del self._waiting_of[each.source]
         if finding := self._compared(each):
             self._note(each, finding)
 

@@ -14,8 +14,7 @@ import msgspec
 
 from gateway.errors import Conflict
 from gateway.ledger.base import Balance, Line, Reservation, Settlement, Spent, full, refusal
-from gateway.ledger.places import Place, Placed, Take, denies, place
-from gateway.ledger.windows import Spans
+from gateway.ledger.places import Counters, Place, Placed, Take, denies, place
 from gateway.ledger.wire import encode
 from gateway.types import Record, Unit
 
@@ -88,13 +87,13 @@ class Store(Protocol):
         ...
 
 
-def reserve(store: Store, reservation: Reservation, spans: Spans, now_ms: int) -> list[Balance]:
+def reserve(store: Store, reservation: Reservation, counters: Counters, now_ms: int) -> list[Balance]:
     """Sets every line aside or none.  Raises BudgetExceeded, RateLimited; Conflict for an id that was used before."""
     known = store.hold(reservation.id)
     if known is not None and (known.state is State.OPEN or known.until > now_ms):
         raise Conflict(f"Request id {reservation.id} is already in the ledger.")
     lines = reservation.lines
-    placed = place(lines, now_ms, spans)
+    placed = place(lines, now_ms, counters)
     seen = [_sums(store, each, now_ms) for each in placed.places]
     for number, line in enumerate(lines):
         spent, reserved = seen[placed.of_line[number]]
@@ -120,14 +119,14 @@ def extend(store: Store, reservation: Reservation, ttl_s: float, now_ms: int) ->
 
 
 def settle(
-    store: Store, reservation: Reservation, spent: Spent, record: Record, spans: Spans, now_ms: int
+    store: Store, reservation: Reservation, spent: Spent, record: Record, counters: Counters, now_ms: int
 ) -> Settlement:
     """Books what was spent in place of what was held or presumed, once."""
     hold = store.hold(reservation.id)
     if hold is None or hold.state is State.RELEASED:
         found = Settlement.UNKNOWN
         at_ms = int(reservation.draft.at * 1000)
-        for take in place(reservation.lines, at_ms, spans).takes(at_ms):
+        for take in place(reservation.lines, at_ms, counters).takes(at_ms):
             _add(store, take, spent.of(UNITS[take.unit], take.share), 0)
     elif hold.state is State.SETTLED:
         return Settlement.AGAIN
@@ -166,9 +165,9 @@ def expire(store: Store, now_ms: int) -> int:
     return len(due)
 
 
-def balances(store: Store, lines: Sequence[Line], spans: Spans, now_ms: int) -> list[Balance]:
+def balances(store: Store, lines: Sequence[Line], counters: Counters, now_ms: int) -> list[Balance]:
     """What is spent and reserved now."""
-    placed = place(lines, now_ms, spans)
+    placed = place(lines, now_ms, counters)
     return placed.balances(lines, [_sums(store, each, now_ms) for each in placed.places])
 
 
@@ -180,7 +179,11 @@ def _sums(store: Store, each: Place, now_ms: int) -> tuple[int, int]:
     first = (now_ms - each.length) // each.step
     for gone in [slot for slot in cells if slot < first]:
         del cells[gone]
-    return sum(cell.spent for cell in cells.values()), sum(cell.reserved for cell in cells.values())
+    spent = reserved = 0
+    for cell in cells.values():
+        spent += cell.spent
+        reserved += cell.reserved
+    return spent, reserved
 
 
 def _add(store: Store, take: Take, spent: int, reserved: int) -> None:
@@ -204,5 +207,5 @@ def _refused(store: Store, placed: Placed, number: int, line: Line, seen: tuple[
     cells = store.cells(placed.places[placed.of_line[number]].key)
     used = [(slot, cell.spent + cell.reserved) for slot, cell in cells.items()]
     excess = spent + reserved + line.amount - line.limit.amount
-    room_at = placed.spans[number].room_at(used, excess, now_ms)
+    room_at = placed.counters[number].span.room_at(used, excess, now_ms)
     return refusal(line, spent, reserved, room_at, now_ms / 1000)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from gateway.ledger import book
 from gateway.ledger.base import Balance, Line, Reservation, Settlement, Spent
-from gateway.ledger.windows import Spans
+from gateway.ledger.places import Counters
 from gateway.ledger.wire import readable
 from gateway.types import Record
 
@@ -17,20 +17,20 @@ class MemoryLedger:
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._spans = Spans()
+        self._counters = Counters()
         self._store = _Store()
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
 
     async def reserve(self, reservation: Reservation) -> list[Balance]:
-        return book.reserve(self._store, reservation, self._spans, self._now_ms())
+        return book.reserve(self._store, reservation, self._counters, self._now_ms())
 
     async def extend(self, reservation: Reservation, ttl_s: float) -> bool:
         return book.extend(self._store, reservation, ttl_s, self._now_ms())
 
     async def settle(self, reservation: Reservation, spent: Spent, record: Record) -> Settlement:
-        return book.settle(self._store, reservation, spent, record, self._spans, self._now_ms())
+        return book.settle(self._store, reservation, spent, record, self._counters, self._now_ms())
 
     async def release(self, reservation: Reservation) -> None:
         book.release(self._store, reservation, self._now_ms())
@@ -42,7 +42,7 @@ class MemoryLedger:
         return count
 
     async def balances(self, lines: Sequence[Line]) -> list[Balance]:
-        return book.balances(self._store, lines, self._spans, self._now_ms())
+        return book.balances(self._store, lines, self._counters, self._now_ms())
 
     async def outbox(self, count: int) -> list[tuple[str, Record]]:
         waiting = self._store.records

@@ -21,9 +21,8 @@ import msgspec
 
 from gateway.ledger.base import Line, Reservation
 from gateway.ledger.book import SETTLED_KEPT_MS
-from gateway.ledger.places import Take, place
+from gateway.ledger.places import Counters, Take, place
 from gateway.ledger.scripts import SCRIPTS
-from gateway.ledger.windows import Spans
 from gateway.ledger.wire import encode
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class Past:
 
     def __init__(self, ledger: RedisLedger) -> None:
         self._ledger = ledger
-        self._spans = Spans()
+        self._counters = Counters(ledger.stem)
 
     async def look(self) -> Standing:
         """How it stands with this Redis."""
@@ -142,5 +141,5 @@ class Past:
             await ledger.run(SCRIPTS.restore, shard, (ledger.key(shard, EPOCH),), args)
 
     def _takes(self, lines: list[Line], at_ms: int, spent: int | None = None) -> list[Take]:
-        takes = place(lines, at_ms, self._spans, self._ledger.counters).takes(at_ms)
+        takes = place(lines, at_ms, self._counters).takes(at_ms)
         return takes if spent is None else [msgspec.structs.replace(each, amount=spent) for each in takes]

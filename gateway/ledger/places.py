@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.ledger.base import Balance, Line, share_of
 from gateway.ledger.windows import FOREVER, Span, Spans
-from gateway.types import Account, Action, Unit
+from gateway.types import Account, Action, Limit, Unit
 
 AMOUNT_MAX = 2**53 - 1
 """The largest amount that is exact in Lua: 9,007,199 dollars.  More needs more room than any limit has."""
@@ -17,6 +17,50 @@ KEEP_MS = 16 * 86_400_000
 """A counter outlives its window: a hold may run past the end, and be presumed for a week before it is settled late."""
 
 NOW = Span("now")
+
+
+class Counter(msgspec.Struct, frozen=True):
+    """Where a limit counts an account, as long as its window lasts."""
+
+    limit: Limit
+    key: str
+    span: Span
+    resets: float | None  # see Span.resets
+    keep: int  # see Place.keep; of places in flight: 0
+    share: str  # of the request: see base.share_of
+
+
+class Counters:
+    """The counters of one ledger, with a memory: each is named once and serves until its window ends.
+
+    `stem` gives what stands before the keys of an account.  Limits are known by identity, as settings keep them.
+    """
+
+    def __init__(self, stem: Callable[[Account], str] | None = None, size: int = 8192) -> None:
+        self._stem = stem
+        self._spans = Spans()
+        self._known: dict[tuple[int, Account], Counter] = {}
+        self._size = size
+
+    def of(self, line: Line, now_ms: int) -> Counter:
+        """Where the line is counted at that moment."""
+        limit, account = line.limit, line.account
+        known = self._known.get((id(limit), account))
+        if known is not None and known.span.start <= now_ms < known.span.end:
+            return known
+        if len(self._known) >= self._size:
+            self._known.clear()
+        fresh = self._counter(account, limit, now_ms)
+        self._known[id(limit), account] = fresh  # it has the limit, so that nothing else can have its identity
+        return fresh
+
+    def _counter(self, account: Account, limit: Limit, now_ms: int) -> Counter:
+        span = NOW if limit.unit is Unit.CONCURRENT else self._spans.at(limit.window, now_ms)
+        key = counter_key(account, limit.unit, span)
+        if self._stem is not None:
+            key = self._stem(account) + key
+        keep = 0 if span.end == FOREVER else span.end + KEEP_MS
+        return Counter(limit, key, span, span.resets, keep, share_of(account))
 
 
 class Place(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -52,7 +96,7 @@ class Placed(msgspec.Struct, frozen=True):
 
     places: list[Place]
     of_line: list[int]
-    spans: list[Span]  # of each line
+    counters: list[Counter]  # of each line
     start: int
     end: int
 
@@ -63,8 +107,8 @@ class Placed(msgspec.Struct, frozen=True):
     def balances(self, lines: Sequence[Line], seen: Sequence[tuple[int, int]]) -> list[Balance]:
         """Of each line, from (spent, reserved) of each place."""
         return [
-            Balance(line.account, line.limit, *seen[index], span.resets)
-            for line, index, span in zip(lines, self.of_line, self.spans, strict=True)
+            Balance(line.account, line.limit, *seen[index], counter.resets)
+            for line, index, counter in zip(lines, self.of_line, self.counters, strict=True)
         ]
 
 
@@ -76,31 +120,30 @@ def take(place: Place, now_ms: int) -> Take:
     return Take(place.key, place.unit, place.amount, slot, (slot + 1) * place.step + place.length, place.share)
 
 
-def place(lines: Sequence[Line], now_ms: int, spans: Spans, prefix: Callable[[Account], str] | None = None) -> Placed:
+def place(lines: Sequence[Line], now_ms: int, counters: Counters) -> Placed:
     """Where each line is counted at this moment.  Raises ValueError for a negative amount."""
     index: dict[str, int] = {}
     places: list[Place] = []
     of_line: list[int] = []
-    seen: list[Span] = []
+    found: list[Counter] = []
     start, end = 0, FOREVER
     for line in lines:
-        unit = line.limit.unit
-        span = NOW if unit is Unit.CONCURRENT else spans.at(line.limit.window, now_ms)
-        key = counter_key(line.account, unit, span)
-        if prefix is not None:
-            key = prefix(line.account) + key
-        amount = _bounded(line.amount)
+        counter = counters.of(line, now_ms)
+        key, span, amount = counter.key, counter.span, _bounded(line.amount)
         at = index.get(key)
         if at is None:
             at = index[key] = len(places)
-            share = share_of(line.account)
-            places.append(Place(key, unit, amount, span.step, span.length, _keep(span, now_ms), share))
+            keep = now_ms + KEEP_MS if span is NOW else counter.keep
+            places.append(Place(key, line.limit.unit, amount, span.step, span.length, keep, counter.share))
         elif places[at].amount < amount:
             places[at] = msgspec.structs.replace(places[at], amount=amount)
         of_line.append(at)
-        seen.append(span)
-        start, end = max(start, span.start), min(end, span.end)
-    return Placed(places, of_line, seen, start, end)
+        found.append(counter)
+        if span.start > start:
+            start = span.start
+        if span.end < end:
+            end = span.end
+    return Placed(places, of_line, found, start, end)
 
 
 def counter_key(account: Account, unit: Unit, span: Span) -> str:
@@ -117,13 +160,7 @@ def _escaped(text: str) -> str:
     return text.replace("%", "%25").replace("~", "%7E") if "~" in text or "%" in text else text
 
 
-def _keep(span: Span, now_ms: int) -> int:
-    if span is NOW:
-        return now_ms + KEEP_MS
-    return 0 if span.end == FOREVER else span.end + KEEP_MS
-
-
 def _bounded(amount: int) -> int:
     if amount < 0:
         raise ValueError(f"an amount of {amount} cannot be set aside")
-    return min(amount, AMOUNT_MAX)
+    return min(AMOUNT_MAX, amount)

@@ -22,11 +22,10 @@ from gateway.ledger.base import Balance, Line, Reservation, Settlement, Spent
 from gateway.ledger.book import PRESUMED_KEPT_MS, RELEASED_KEPT_MS, SETTLED_KEPT_MS
 from gateway.ledger.link import RETRY_MAX_S, RETRY_MIN_S, Command, Reply, unavailable
 from gateway.ledger.past import EPOCH, Past
-from gateway.ledger.places import place
+from gateway.ledger.places import Counters, place
 from gateway.ledger.replies import age, check, pairs, refused_by, shares, used
 from gateway.ledger.routing import Routing
 from gateway.ledger.scripts import SCRIPTS, Script
-from gateway.ledger.windows import Spans
 from gateway.ledger.wire import encode, readable
 from gateway.types import Account, Record
 
@@ -72,7 +71,7 @@ class RedisLedger:
         self._wall = clock or wall
         self._offset_s = 0.0
         self._split = split or not routing.spans_shards
-        self._spans = Spans()
+        self._counters = Counters(self.stem)
         self._shards: dict[str, str] = {}
         self._releasing: set[asyncio.Task[None]] = set()
         self.past = Past(self)
@@ -190,7 +189,7 @@ class RedisLedger:
             await self.call(shard, ("GET", self.key(shard, EPOCH)))
             server = self.server(shard) or ""
         for _ in range(WINDOW_TRIES):
-            placed = place(lines, self.now_ms(), self._spans, self.counters)
+            placed = place(lines, self.now_ms(), self._counters)
             checks = [check(line, index) for line, index in zip(lines, placed.of_line, strict=True)]
             asked = _pack((placed.places, checks))
             args = (placed.start, placed.end, _ms(reservation.ttl_s), reservation.id, asked, draft, server)
@@ -219,7 +218,7 @@ class RedisLedger:
         if reply == b"unknown":
             at_ms = _ms(reservation.draft.at)
             lines = [reservation.lines[number] for number in numbers]
-            takes = place(lines, at_ms, self._spans, self.counters).takes(at_ms)
+            takes = place(lines, at_ms, self._counters).takes(at_ms)
             args = (*amounts, _pack(takes), record, parts, self.server(shard) or "")
             reply = await self.run(SCRIPTS.book_unknown, shard, (keys[0], keys[2], self.key(shard, EPOCH)), args)
             if reply == b"blank":
@@ -242,7 +241,7 @@ class RedisLedger:
 
     async def _balances(self, shard: str, lines: list[Line]) -> list[Balance]:
         for _ in range(WINDOW_TRIES):
-            placed = place(lines, self.now_ms(), self._spans, self.counters)
+            placed = place(lines, self.now_ms(), self._counters)
             args = (placed.start, placed.end, _pack(placed.places))
             reply = await self.run(SCRIPTS.balances, shard, (self.key(shard, "holds"),), args)
             if reply[0] == OK:
@@ -319,7 +318,7 @@ class RedisLedger:
     def key(self, shard: str, name: str) -> str:
         return f"{self._prefix}{{{shard}}}:{name}"
 
-    def counters(self, account: Account) -> str:
+    def stem(self, account: Account) -> str:
         return self.key(self.shard(account.tenant), "")
 
     def hold_keys(self, shard: str, id_: str) -> tuple[str, str, str]:

@@ -41,7 +41,7 @@ def pairs(reply: list[int]) -> list[tuple[int, int]]:
 def refused_by(lines: list[Line], placed: Placed, reply: list[int]) -> LimitReached:
     """The error that says which line was full."""
     _, now, number, spent, reserved, wait = reply
-    span = placed.spans[number - 1]
+    span = placed.counters[number - 1].span
     room_at = span.resets if wait < 0 else (now + wait) / 1000
     return refusal(lines[number - 1], spent, reserved, room_at, now / 1000)
 

@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 from gateway.errors import GatewayError, LedgerUnavailable
 from gateway.ledger import book
 from gateway.ledger.base import Balance, Line, Reservation, Settlement, Spent
+from gateway.ledger.places import Counters
 from gateway.ledger.sqlite_store import SqliteStore
-from gateway.ledger.windows import Spans
 from gateway.ledger.wire import readable
 from gateway.types import Record
 
@@ -55,14 +55,14 @@ class SqliteLedger:
         busy_timeout_s: float = 2.0,
         sync: bool = True,
     ) -> None:
-        self._spans = Spans()
+        self._counters = Counters()
         self._jobs: list[Job] = []
         self._worker = _Worker(path, clock, busy_timeout_s, sync=sync)
 
     async def reserve(self, reservation: Reservation) -> list[Balance]:
         try:
             return await self._run(
-                lambda store, now_ms: book.reserve(store, reservation, self._spans, now_ms), reservation.id
+                lambda store, now_ms: book.reserve(store, reservation, self._counters, now_ms), reservation.id
             )
         except asyncio.CancelledError:
             self._submit(lambda store, now_ms: book.release(store, reservation, now_ms), reservation.id)
@@ -73,7 +73,7 @@ class SqliteLedger:
 
     async def settle(self, reservation: Reservation, spent: Spent, record: Record) -> Settlement:
         return await self._run(
-            lambda store, now_ms: book.settle(store, reservation, spent, record, self._spans, now_ms), reservation.id
+            lambda store, now_ms: book.settle(store, reservation, spent, record, self._counters, now_ms), reservation.id
         )
 
     async def release(self, reservation: Reservation) -> None:
@@ -87,7 +87,7 @@ class SqliteLedger:
         return count
 
     async def balances(self, lines: Sequence[Line]) -> list[Balance]:
-        return await self._run(lambda store, now_ms: book.balances(store, lines, self._spans, now_ms))
+        return await self._run(lambda store, now_ms: book.balances(store, lines, self._counters, now_ms))
 
     async def outbox(self, count: int) -> list[tuple[str, Record]]:
         waiting = await self._run(lambda store, _: store.waiting(count))

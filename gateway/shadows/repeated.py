@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import orjson
+from msgspec.structs import replace
 
 from gateway.dialects.translate import CODECS
 from gateway.types import Format, Key, Request, Route, Tenant

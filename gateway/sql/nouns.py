@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
+
+from msgspec.structs import replace
 
 from gateway.types import Action, Every, Key, Limit, Tenant, Unit, Window
 

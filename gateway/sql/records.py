@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
+from operator import itemgetter
+from sys import intern
 from typing import Any, TypeAlias
 
 import msgspec
 import orjson
-from sqlalchemy import ColumnElement, Connection, Integer, Select, Text, TextClause, and_, or_, select, text
+from sqlalchemy import JSON, ColumnElement, Connection, Select, Text, TextClause, and_, or_, select, text
 from sqlalchemy.dialects import postgresql
 
 from gateway.savings import Saving
@@ -24,52 +27,55 @@ TEXT_MAX = 512
 """Characters kept of a text that is in an index: PostgreSQL refuses index entries above 2.7 KB."""
 LONG_MAX = 8192
 """Characters kept of any other text."""
-ROWS_AT_ONCE = 100
-"""In one statement for SQLite, which takes 32,766 parameters; more rows are hardly quicker."""
+ROWS_AT_ONCE = (64, 16, 4, 1)
+"""In one statement for SQLite: more are not quicker, and each size takes milliseconds and memory to prepare."""
 PAGE_MAX = 1000
 """Records that one answer holds at most."""
-
 INT_MAX = 2**63
+"""No column holds as much."""
 
 _INDEXED = frozenset({"id", "tenant", "key", "deployment", "task"})
-_TEXTS = tuple(
-    (column.name, TEXT_MAX if column.name in _INDEXED else LONG_MAX)
-    for column in records.c
-    if isinstance(column.type, Text)
-)
-_INTS = tuple(column.name for column in records.c if isinstance(column.type, Integer))
-_COLUMNS = tuple(column.name for column in records.c)
-_NESTED = frozenset({dict, list, tuple})
+_KINDS = {intern(str(column.name)): column.type for column in records.c}  # plain texts: SQLAlchemy's own are slow keys
+_COLUMNS = tuple(_KINDS)
+_TEXTS = {name: TEXT_MAX if name in _INDEXED else LONG_MAX for name, kind in _KINDS.items() if isinstance(kind, Text)}
+_NESTED = tuple(name for name, kind in _KINDS.items() if isinstance(kind, JSON))
 _NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)
-_CACHED = frozenset({Bucket.CACHE_READ, Bucket.AUDIO_CACHE_READ})
+
+_SUMS = {
+    "input_tokens": INPUT_BUCKETS,
+    "cached_tokens": frozenset({Bucket.CACHE_READ, Bucket.AUDIO_CACHE_READ}),
+    "output_tokens": OUTPUT_BUCKETS,
+}
+_SUMMED = {kind.value: tuple(name for name, kinds in _SUMS.items() if kind in kinds) for kind in Bucket}
+_SAVED = {cause.value: f"saved_{cause}" for cause in Saving}
+_FIELDS = Record.__struct_fields__
+_BLANK: Row = {**dict.fromkeys(_COLUMNS, 0), "rerated_cost": None, "savings": None}  # in the order of the columns
+
+_texts = itemgetter(*_TEXTS)
+_place = itemgetter("id", "version")
 
 
 def row(record: Record) -> Row:
-    """The record as columns.  What no SQL text can hold (NUL, half a surrogate pair) becomes U+FFFD.
+    """The record as a driver takes it, by column and in their order; what is nested is JSON.
 
-    Raises OverflowError for a number that no column can hold.
+    What no SQL text can hold (NUL, half a surrogate pair) becomes U+FFFD.  Raises TypeError for what JSON cannot hold.
     """
-    found: Row = msgspec.structs.asdict(record)
-    tokens = record.tokens
-    found["outcome"] = record.outcome.value  # a driver takes a plain text at once
+    found = _BLANK.copy()
+    found.update(zip(_FIELDS, msgspec.structs.astuple(record), strict=True))
+    found["outcome"] = record.outcome.value  # not one of its members, which a driver first has to look at
     found["hour"] = int(record.at // 3600)
-    found["rerated_cost"] = None
-    for cause in Saving:
-        found[f"saved_{cause}"] = record.savings.get(cause, 0)
-    found["input_tokens"] = _sum(tokens, INPUT_BUCKETS)
-    found["cached_tokens"] = _sum(tokens, _CACHED)
-    found["output_tokens"] = _sum(tokens, OUTPUT_BUCKETS)
-    for name, length in _TEXTS:
-        words = found[name]
-        if not words.isascii() or len(words) > length or "\0" in words:
-            found[name] = _text(words, length)
-    for name in ("tags", "fees", "flags"):  # where a client's or a provider's words may stand
-        if found[name]:
-            found[name] = storable(found[name])
-    for name in _INTS:
-        number = found[name]
-        if number is not None and not -INT_MAX <= number < INT_MAX:
-            raise OverflowError(f"{name} is {number}, which no column holds")
+    for kind, count in record.tokens.items():
+        for name in _SUMMED.get(kind, ()):
+            found[name] += count
+    for cause, amount in found.pop("savings").items():
+        if cause in _SAVED:
+            found[_SAVED[cause]] = amount
+    for name in _NESTED:
+        found[name] = _nested(found[name])
+    words = "".join(_texts(found))
+    if len(words) > TEXT_MAX or not words.isascii() or "\0" in words:
+        for name, length in _TEXTS.items():
+            found[name] = _text(found[name], length)
     return found
 
 
@@ -77,29 +83,39 @@ def write(connection: Connection, rows: Iterable[Row]) -> set[str]:
     """Puts rows in, or in place of older versions; the ids for which that changed anything.
 
     Rows go in the order of their ids, so that two writers of the same ids wait for each other and never deadlock.
+    Raises what the driver says of a number that no column can hold.
     """
-    newest: dict[str, Row] = {}
-    for each in rows:
-        known = newest.get(each["id"])
-        if known is None or each["version"] > known["version"]:
-            newest[each["id"]] = each
+    newest = {each["id"]: each for each in sorted(rows, key=_place)}
     if not newest:
         return set()
-    outdate(connection, {each["hour"] for each in newest.values()})
-    ordered = [newest[id_] for id_ in sorted(newest)]
+    ordered = list(newest.values())
+    outdate(connection, {each["hour"] for each in ordered})
     if connection.dialect.name == "postgresql":
         return set(connection.execute(_postgresql(), {"rows": _json(ordered)}).scalars())
-    parts = [ordered[at : at + ROWS_AT_ONCE] for at in range(0, len(ordered), ROWS_AT_ONCE)]
-    return {id_ for part in parts for id_ in connection.exec_driver_sql(_sqlite(len(part)), _values(part)).scalars()}
+    changed: set[str] = set()
+    for part in _parts(ordered):
+        values = tuple(chain.from_iterable(map(dict.values, part)))
+        changed.update(connection.exec_driver_sql(_sqlite(len(part)), values).scalars())
+    return changed
+
+
+def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    at = 0
+    for size in ROWS_AT_ONCE:
+        while at + size <= len(rows):
+            yield rows[at : at + size]
+            at += size
 
 
 @cache
 def _postgresql() -> TextClause:
     """All rows as one JSON text that the database takes apart: a tenth of the time that parameters take here."""
     compiled = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has no types here
-    kinds = ", ".join(f'"{column.name}" {column.type.compile(compiled)}' for column in records.c)
-    given = f"json_to_recordset(CAST(:rows AS json)) AS given({kinds})"
-    return text(_upsert(f"SELECT {_NAMES} FROM {given} WHERE true"))  # noqa: S608  # names from the schema
+    kinds = {name: kind.compile(compiled) for name, kind in _KINDS.items()}
+    texts = ", ".join(f'"{name}" {"TEXT" if name in _NESTED else kind}' for name, kind in kinds.items())
+    values = ", ".join(f'CAST("{name}" AS {kind})' for name, kind in kinds.items())
+    given = f"json_to_recordset(CAST(:rows AS json)) AS given({texts})"
+    return text(_upsert(f"SELECT {values} FROM {given} WHERE true"))  # noqa: S608  # names from the schema
 
 
 @cache
@@ -117,11 +133,12 @@ def _upsert(source: str) -> str:
     )
 
 
-def _values(rows: Sequence[Row]) -> tuple[Any, ...]:
-    found: list[Any] = []
-    for each in rows:
-        found += map(each.__getitem__, _COLUMNS)
-    return tuple([_json(value) if type(value) in _NESTED else value for value in found])
+def _nested(value: object) -> str:
+    try:
+        found = _json(value)
+    except TypeError:  # half a surrogate pair
+        return _json(storable(value))
+    return found if len(found) <= LONG_MAX and "\\u0000" not in found else _json(storable(value))
 
 
 def _json(value: object) -> str:
@@ -166,10 +183,6 @@ def page(connection: Connection, wanted: Filter, count: int, after: Cursor | Non
         query = query.where(or_(records.c.at < at, and_(records.c.at == at, records.c.id < id_)))
     query = query.order_by(records.c.at.desc(), records.c.id.desc()).limit(count)
     return [dict(found) for found in connection.execute(query).mappings()]
-
-
-def _sum(tokens: Mapping[str, int], kinds: frozenset[Bucket]) -> int:
-    return sum(count for kind, count in tokens.items() if kind in kinds)
 
 
 def storable(value: object, length: int = LONG_MAX) -> object:

@@ -57,9 +57,9 @@ class Calibration:
             self.oo = max(self.oo, (share * weight) ** 2)
             self.shortfall = min(self.shortfall, self.deviation * CLIP)
         else:
-            share = max(-CLIP * self.deviation, min(CLIP * self.deviation, share))
+            share = _clipped(share, CLIP * self.deviation)
         self._fit(estimate, share * weight, weight)
-        self.deviation = max(0.005, 0.9 * self.deviation + 0.1 * min(abs(share), CLIP * self.deviation))
+        self.deviation = max(0.005, 0.9 * self.deviation + 0.1 * abs(_clipped(share, CLIP * self.deviation)))
 
     def _changed(self, share: float) -> bool:
         if abs(share) <= CLIP * self.deviation:
@@ -79,12 +79,14 @@ class Calibration:
         self.oo = min((self.oo - gain_o * gain_o / total) / FORGET, self.slack * self.slack * 100)
         self.orr = (self.orr - gain_o * gain_r / total) / FORGET
         self.rr = min((self.rr - gain_r * gain_r / total) / FORGET, self.margin * self.margin * 100)
-        limit = sqrt(max(self.oo, 0.0) * max(self.rr, 0.0))
-        self.orr = max(-limit, min(limit, self.orr))
+        self.orr = _clipped(self.orr, sqrt(self.oo * self.rr) if self.oo > 0 and self.rr > 0 else 0.0)
 
     def expected(self, estimate: float) -> float:
         """What is likely to be reported."""
-        return max(1.0, self.offset + self.ratio * estimate)
+        likely = self.offset + self.ratio * estimate
+        if likely < 1.0:
+            return 1.0
+        return likely
 
     def first_headroom(self, estimate: float) -> float:
         """Tokens above `expected` for what the family may hide: the prior's doubt, which reports dispel."""
@@ -93,3 +95,12 @@ class Calibration:
     def headroom(self, estimate: float) -> float:
         """Tokens above `expected` that recent reports show to be needed."""
         return (1.25 * self.shortfall + 2 * self.deviation) * (estimate + SCALE) + 4
+
+
+def _clipped(value: float, limit: float) -> float:
+    """The value, or the limit on its side of zero: a third of the time of min and max."""
+    if value > limit:
+        return limit
+    if value < -limit:
+        return -limit
+    return value

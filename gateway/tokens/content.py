@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil
+
+from msgspec import Struct, field
 
 from gateway.tokens.encodings import O200K
 from gateway.tokens.families import Family, audio_tokens, file_tokens
@@ -17,9 +18,19 @@ CONTEXT_UNKNOWN = 200_000
 """Tokens assumed at most for what only the provider can see, on a deployment whose context is not known."""
 
 
-@dataclass(slots=True)
-class Content:
-    """Facts of a request that hold on every deployment.  Read only.  Text does not include tools and schema."""
+class Guess(Struct, frozen=True):
+    """Input tokens by the rules of one family."""
+
+    tokens: float
+    more: int  # at most, on top of that
+    kind: tuple[bool, bool, bool, bool]  # whether it holds tools, a schema, thinking, media
+
+
+class Content(Struct):
+    """Facts of a request that hold on every deployment.  Read only, but for what is worked out when it is asked for.
+
+    Text does not include tools and schema.
+    """
 
     format: Format
     text: dict[str, int]  # tokens, by encoding
@@ -50,6 +61,8 @@ class Content:
     choices: int
     bytes: int  # of the body
     pieces: dict[str, int]  # at most, of what may be billed by the piece
+    guesses: dict[tuple[str, bool], Guess] = field(default_factory=dict)  # by family and thinking
+    prefixes: list[tuple[int, int]] | None = None  # see gateway.habits
 
 
 def counted(
@@ -114,8 +127,25 @@ def first_guess(family: Family, content: Content, thinking: bool) -> float:  # a
     return total + family.thinking if thinking else total
 
 
+def guessed(family: Family, content: Content, thinking: bool) -> Guess:  # a fact, not a mode
+    """What the family's rules make of it all; worked out once."""
+    known = content.guesses.get((family.name, thinking))
+    if known is not None:
+        return known
+    tokens, more = first_guess(family, content, thinking), unsure(family, content)
+    shown = has_media(content)
+    if shown:
+        likely, most = media(family, content)
+        tokens, more = tokens + likely, most - likely + more
+    kind = (shows_tools(family, content), content.schema > 0, thinking, shown)
+    guess = content.guesses[family.name, thinking] = Guess(tokens, more, kind)
+    return guess
+
+
 def unsure(family: Family, content: Content) -> int:
     """What the model thought before and may be shown again beyond the first guess: tokens at most."""
+    if not (content.thoughts or content.old_thoughts or content.sealed):
+        return 0
     shown = ceil((1 - family.thoughts) * content.thoughts * family.text)
     return shown + ceil(content.old_thoughts * family.text) + content.sealed // SEALED_CHARS_TOKEN
 

@@ -22,10 +22,8 @@ from gateway.tokens.content import (
     ceiling,
     counted,
     first_guess,
-    has_media,
+    guessed,
     media,
-    shows_tools,
-    unsure,
 )
 from gateway.tokens.encodings import O200K
 from gateway.tokens.families import SIMULATED, Family, family_of
@@ -39,7 +37,7 @@ INLINE_CHARS: Final = 16_000
 INLINE_BYTES: Final = 262_144
 """Bodies read on the event loop; a larger one may hold enough tiny parts to hold the loop up."""
 
-_Kind = tuple[str, tuple[bool, bool], bool, bool]  # deployment, (tools, schema), thinking, media
+_Kind = tuple[str, tuple[bool, bool, bool, bool]]  # deployment, and the kind of a guess
 T = TypeVar("T")
 
 
@@ -90,21 +88,25 @@ class Counter:
         `thinking` is whether the call will ask for it; None: as the client's request does.
         """
         family = self._family(deployment)
-        guess, most, kind = self._guess(content, deployment, family, thinking)
+        guess = guessed(family, content, content.thinking if thinking is None else thinking)
         if family.exact:
-            exact = ceil(guess)
+            exact = ceil(guess.tokens)
             return Estimate(exact, exact)
-        calibration = self._calibrations.get(kind)
+        calibration = self._calibrations.get((deployment.id, guess.kind))
         if calibration is None:
-            expected, doubt, shown = guess, guess * family.margin + family.slack, 0.0
+            expected, doubt, shown = guess.tokens, guess.tokens * family.margin + family.slack, 0.0
         else:
-            expected = calibration.expected(guess)
-            doubt, shown = calibration.first_headroom(guess), calibration.headroom(guess)
-        likely = round(expected)
-        bound = max(likely, ceil(expected + shown), min(ceil(expected + doubt), ceiling(family, content))) + ceil(most)
+            expected = calibration.expected(guess.tokens)
+            doubt, shown = calibration.first_headroom(guess.tokens), calibration.headroom(guess.tokens)
+        bound, shown_bound = ceil(expected + doubt), ceil(expected + shown)
+        if bound > content.bytes:  # every ceiling is above
+            bound = min(bound, ceiling(family, content))
+        if bound < shown_bound:
+            bound = shown_bound
+        bound += guess.more
         if content.opaque:
             bound = max(bound, deployment.context_max or CONTEXT_UNKNOWN)
-        return Estimate(likely, bound)
+        return Estimate(round(expected), bound)
 
     def learn(
         self,
@@ -117,11 +119,12 @@ class Counter:
         family = self._family(deployment)
         if reported_input_tokens <= 0 or family.exact or content.opaque:
             return
-        guess, _, kind = self._guess(content, deployment, family, thinking)
+        guess = guessed(family, content, content.thinking if thinking is None else thinking)
+        kind = (deployment.id, guess.kind)
         calibration = self._calibrations.get(kind)
         if calibration is None:
             calibration = self._calibrations[kind] = Calibration(family.margin, family.slack)
-        calibration.learn(guess, reported_input_tokens)
+        calibration.learn(guess.tokens, reported_input_tokens)
 
     def count_text(self, text: str, deployment: Deployment) -> int:
         """Our own count of generated text, for a stream that broke before its usage came."""
@@ -133,19 +136,6 @@ class Counter:
         if len(text) <= INLINE_CHARS:
             return self.count_text(text, deployment)
         return await self._off_loop(partial(self.count_text, text, deployment))
-
-    def _guess(
-        self, content: Content, deployment: Deployment, family: Family, thinking: bool | None
-    ) -> tuple[float, float, _Kind]:
-        """Tokens by the family's rules, what may come on top of them, and the calibration that corrects them."""
-        thinks = content.thinking if thinking is None else thinking
-        guess = first_guess(family, content, thinks)
-        shape = (shows_tools(family, content), content.schema > 0)
-        more = unsure(family, content)
-        if not has_media(content):
-            return guess, more, (deployment.id, shape, thinks, False)
-        likely, most = media(family, content)
-        return guess + likely, most - likely + more, (deployment.id, shape, thinks, True)
 
     def _family(self, deployment: Deployment) -> Family:
         known = self._families.get(deployment.id)
@@ -177,6 +167,8 @@ class Counter:
         text = {name: facts.tokens + tally.total(facts.texts) for name, tally in self._tallies.items()}
         schema = self._tallies[O200K].one(facts.schema) if facts.schema else 0
         listed = self._tools.of(facts.tools_raw, partial(_tool_tokens, facts)) if facts.tools else (0, 0)
+        if not (facts.thoughts or facts.old_thoughts):
+            return counted(facts, format, size, text, listed, schema)
         total = self._tallies[O200K].total
         return counted(facts, format, size, text, listed, schema, (total(facts.thoughts), total(facts.old_thoughts)))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 
 import orjson
+from msgspec import Struct, field
 
 from gateway.tokens import images
 from gateway.tokens.images import Image
@@ -24,8 +24,7 @@ PROVIDER_CALLS = 10
 """Of each tool of the provider's own, where the request sets no limit; nobody documents one."""
 
 
-@dataclass(slots=True)
-class Facts:
+class Facts(Struct):
     """What a request holds.  `audio` and `files` are lengths of base64 text."""
 
     texts: list[str] = field(default_factory=list)

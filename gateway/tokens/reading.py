@@ -43,6 +43,11 @@ MESSAGES_MAX: Final = 100_000
 _NO_THINKING: Final = ("none", "disabled")
 _CHOICES: Final = ("function", "custom", "allowed_tools")
 """The objects that chat has for a choice of tools.  Who passes by another one, as xAI does, shows no tools."""
+_CHAT_OPTIONS: Final = frozenset(
+    {"tools", "functions", "tool_choice", "response_format", "logprobs", "top_logprobs", "modalities"}
+    | {"web_search_options", "reasoning_effort", "reasoning", "thinking", "enable_thinking"}
+)
+"""What is read of a chat beside its messages and how much it asks for: most have nothing of it."""
 _CAPS: Final[Mapping[Format, tuple[str, ...]]] = {
     Format.CHAT: ("max_completion_tokens", "max_tokens"),
     Format.MESSAGES: ("max_tokens",),
@@ -53,7 +58,7 @@ _CAPS: Final[Mapping[Format, tuple[str, ...]]] = {
 
 def read(format: Format, body: Body) -> Facts:  # noqa: A002  # the noun of gateway.types
     """What `body` holds.  Raises InvalidRequest naming the field, and nothing else, whatever the JSON."""
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         raise InvalidRequest("The body: expected a JSON object.")
     try:
         return READERS[format](body)
@@ -68,13 +73,16 @@ def validate(format: Format, body: Body) -> None:  # noqa: A002  # the noun of g
 
 def requested_output(format: Format, body: Body) -> int | None:  # noqa: A002  # the noun of gateway.types
     """The most tokens the client wants per answer; None: it did not say.  Raises InvalidRequest."""
-    found = [_integer(body, name, OUTPUT_MAX) for name in _CAPS.get(format, ())]
-    return next((value for value in found if value is not None), None)
+    found = None
+    for name in _CAPS.get(format, ()):
+        value = _integer(body, name, OUTPUT_MAX) if name in body else None
+        found = value if found is None else found
+    return found
 
 
 def choices(body: Body) -> int:
     """How many answers the client wants (`n`).  Raises InvalidRequest."""
-    return _integer(body, "n", CHOICES_MAX) or 1
+    return (_integer(body, "n", CHOICES_MAX) or 1) if "n" in body else 1
 
 
 def _integer(body: Body, name: str, most: int) -> int | None:
@@ -90,9 +98,10 @@ def read_chat(body: Body) -> Facts:
     """OpenAI Chat Completions."""
     facts = Facts(output_requested=requested_output(Format.CHAT, body), choices=choices(body))
     _each(body, facts, _chat_message)
-    _chat_tools(body, facts)
-    _response_format(body, facts)
-    _chat_options(body, facts)
+    if not _CHAT_OPTIONS.isdisjoint(body):
+        _chat_tools(body, facts)
+        _response_format(body, facts)
+        _chat_options(body, facts)
     return _finish(facts)
 
 
@@ -139,17 +148,19 @@ def _finish(facts: Facts) -> Facts:
             facts.tools_raw = orjson.dumps(facts.tools)
         except TypeError:
             raise Misfit("tools", TOO_DEEP) from None
-    held = (
-        (facts.tools or facts.provider_tools, Capability.TOOLS),
-        (facts.images, Capability.VISION),
-        (facts.audio, Capability.AUDIO),
-        (facts.files, Capability.FILES),
-        (facts.thinking, Capability.REASONING),
-        (facts.choices > 1, Capability.N),
-    )
-    for is_held, capability in held:
-        if is_held:
-            facts.needs.add(capability)
+    needs = facts.needs
+    if facts.tools or facts.provider_tools:
+        needs.add(Capability.TOOLS)
+    if facts.images:
+        needs.add(Capability.VISION)
+    if facts.audio:
+        needs.add(Capability.AUDIO)
+    if facts.files:
+        needs.add(Capability.FILES)
+    if facts.thinking:
+        needs.add(Capability.REASONING)
+    if facts.choices > 1:
+        needs.add(Capability.N)
     return facts
 
 
@@ -159,18 +170,14 @@ def _each(body: Body, facts: Facts, message_reader: Callable[[Object, Facts], No
         raise Misfit("messages", f"a list of 1 to {MESSAGES_MAX} messages")
     facts.messages = len(messages)
     for i, message in enumerate(messages):
+        if type(message) is not dict:
+            raise Misfit(f"messages[{i}]", "an object with role and content")
+        if type(message.get("role")) is not str:
+            raise Misfit(f"messages[{i}].role", "a string")
         try:
-            _check_message(message)
             message_reader(message, facts)
         except Misfit as misfit:
             raise Misfit(f"messages[{i}]{misfit.path}", misfit.expected) from None
-
-
-def _check_message(message: Json) -> None:
-    if type(message) is not dict:
-        raise Misfit("", "an object with role and content")
-    if type(message.get("role")) is not str:
-        raise Misfit(".role", "a string")
 
 
 def _chat_message(message: Object, facts: Facts) -> None:
@@ -179,9 +186,10 @@ def _chat_message(message: Object, facts: Facts) -> None:
         facts.texts.append(content)
     elif content is not None:
         read_content(content, facts, CHAT_PARTS, ".content")
-    if message["role"] in ("system", "developer"):
+    role = message["role"]
+    if role in ("system", "developer"):
         facts.system = True
-    elif message["role"] == "user":
+    elif role == "user" and facts.thoughts:
         user_spoke(facts)
     if len(message) == 2 and content is not None:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import Self, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -19,12 +19,12 @@ ONE_WRITE_BYTES = 64 * 1024
 
 
 class Connection(asyncio.Protocol):
-    """Owned by one exchange at a time, which calls `ask`, `head` and then `more` until it returns b""."""
+    """Owned by one exchange at a time, which calls `ask` and `head`, and then goes through the body as it comes."""
 
     def __init__(self) -> None:
         self.lost: Callable[[Connection], None] | None = None  # told once, when the connection is over
         self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: dict[bytes, bytes] = {}  # names in lower case; the last of a repeated one
         self.closed = False
         self.idle_since = 0.0  # 0: it has served nobody yet
         self._loop = asyncio.get_running_loop()
@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
 
     def ask(self, head: bytes, body: bytes) -> None:
         """Sends a request; whatever was before is forgotten."""
-        self.status, self.headers, self._head_bytes = 0, [], 0
+        self.status, self.headers, self._head_bytes = 0, {}, 0
         self._heard = self._has_head = self._complete = self._reusable = False
         self._asked_at = self._loop.time()
         self._parser = HttpResponseParser(self)
@@ -73,11 +73,14 @@ class Connection(asyncio.Protocol):
                 raise self._failure
             await self._wait()
 
-    async def more(self) -> bytes:
-        """What has come of the body since; b"" at its end.  Raises UpstreamBroken."""
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """What has come of the body since.  Raises UpstreamBroken."""
         while not self._chunks:
             if self._complete:
-                return b""
+                raise StopAsyncIteration
             if self._failure is not None:
                 raise self._failure
             await self._wait()
@@ -127,7 +130,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > HEAD_BYTES_MAX or self._complete:
             raise ValueError("too many headers, or those of a second reply")
-        self.headers.append((name.lower(), value))
+        self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None  # noqa: S101  # it is the caller
@@ -143,14 +146,14 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if not self._has_head:  # 1xx: the reply itself is still to come
-            self.headers = []
+            self.headers = {}
         elif self._parser is not None:
             self._complete = True
             self._reusable = bool(self._parser.should_keep_alive())
             self._parser = None
 
     def _ends_with_connection(self) -> bool:
-        return not any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        return b"content-length" not in self.headers and b"transfer-encoding" not in self.headers
 
     def _fail(self, cause: BaseException | None = None) -> None:
         if self._failure is None and not self._complete:

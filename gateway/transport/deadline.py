@@ -16,10 +16,11 @@ class Deadline:
     __slots__ = ("_armed", "_at", "_cancelling", "_loop", "_missed", "_task", "_timer")
 
     def __init__(self, at: float) -> None:
-        task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task(self._loop)
         if task is None:
             raise RuntimeError("a deadline needs a task that it can cancel")
-        self._task, self._loop = task, asyncio.get_running_loop()
+        self._task = task
         self._at = self._armed = at
         self._missed = False
 

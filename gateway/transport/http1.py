@@ -81,19 +81,14 @@ class PooledAnswer(Answer):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self._connection.headers}
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self._connection.headers.items()}
 
     def header(self, name: str) -> str:
-        wanted = name.encode("latin-1")
-        for known, value in reversed(self._connection.headers):
-            if known == wanted:
-                return value.decode("latin-1")
-        return ""
+        value = self._connection.headers.get(name.encode("latin-1"))
+        return "" if value is None else value.decode("latin-1")
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        more = self._connection.more
-        while chunk := await more():
-            yield chunk
+    def chunks(self) -> AsyncIterator[bytes]:
+        return self._connection
 
     async def close(self) -> None:
         if not self._closed:

@@ -10,14 +10,14 @@ Nothing here raises on what a provider may send: contradictions are clamped and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 from itertools import combinations
 from typing import Any, TypeAlias
 
 from gateway.money import GEO, SIZED_REQUEST, STANDARD_TIERS
 from gateway.types import INPUT_BUCKETS, NANO, Bucket, NanoUSD, Usage
-from gateway.usage.tables import CHAT, ENDPOINTS, GEMINI, MESSAGES, RESPONSES, Part, Path, Shape
+from gateway.usage.tables import CHAT, ENDPOINTS, GEMINI, MESSAGES, RESPONSES, SEARCH_SIZE, Part, Path, Shape
 
 __all__ = ["CHAT", "ENDPOINTS", "GEMINI", "MESSAGES", "RESPONSES", "Part", "Shape", "read", "reported_cost"]
 
@@ -39,6 +39,7 @@ _COSTS: tuple[tuple[Path, Decimal], ...] = (
     (("cost",), Decimal(1)),  # OpenRouter, Vercel
     (("estimated_cost",), Decimal(1)),  # DeepInfra
 )
+_COST_NAMES = frozenset(path[0] for path, _ in _COSTS)
 _FINEST = Decimal("1e-12")
 """Dollars.  What is below it is the noise of floats."""
 
@@ -49,16 +50,11 @@ def read(shape: Shape, block: object, rules: Mapping[str, str] = _NO_RULES, tier
     `rules` are a provider's own, by the names in `Part.rule` (`cached: excluded`) or of a tier (`tier:provisioned:
     standard`).  `tier` is the service tier the reply states outside the block.
     """
-    if not isinstance(block, Mapping):
-        return None
-    if all(_at(block, path) is None for path in (*shape.input, *shape.output)):
+    if not isinstance(block, dict) or _stated(block, shape.totals) is None:
         return None
     flags: list[str] = []
     tokens = _tokens(shape, block, rules, flags)
-    fees = {fee: n for fee, path in shape.fees if (n := _count(block, (path,), flags))}
-    fees |= _called(shape, block, flags) | _kept(shape, block, tokens, flags)
-    if isinstance(size := block.get("search_context_size"), str):
-        fees[f"{SIZED_REQUEST}{size[:20]}"] = 1
+    fees = {} if shape.fee_names.isdisjoint(block) else _fees(shape, block, tokens, flags)
     if shape.iterations:
         _add_iterations(shape, block, tokens, fees, flags)
     return Usage(
@@ -76,11 +72,20 @@ def reported_cost(block: Block) -> NanoUSD | None:
     return _reported_cost(block, {}, [])
 
 
+def _fees(shape: Shape, block: Block, tokens: dict[Bucket, int], flags: list[str]) -> dict[str, int]:
+    """What is billed by the piece, by name."""
+    fees = {fee: n for fee, path in shape.fees if (n := _count(block, (path,), flags))}
+    fees |= _called(shape, block, flags) | _kept(shape, block, tokens, flags)
+    if isinstance(size := block.get(SEARCH_SIZE), str):
+        fees[f"{SIZED_REQUEST}{size[:20]}"] = 1
+    return fees
+
+
 def _called(shape: Shape, block: Block, flags: list[str]) -> dict[str, int]:
     """The calls of tools, by name."""
     tools = shape.tools
     counts = None if tools is None else _at(block, tools.path)
-    if tools is None or not isinstance(counts, Mapping):
+    if tools is None or not isinstance(counts, dict):
         return {}
     named = {str(name).removesuffix(tools.ending)[:40]: name for name in counts if str(name).endswith(tools.ending)}
     return {
@@ -93,10 +98,11 @@ def _called(shape: Shape, block: Block, flags: list[str]) -> dict[str, int]:
 def _kept(shape: Shape, block: Block, tokens: dict[Bucket, int], flags: list[str]) -> dict[str, int]:
     """Cache writes of a lifetime that nobody knows: no rate is theirs, so they are fees that no price has."""
     counts = _at(block, shape.lifetimes) if shape.lifetimes else None
-    known = {path[-1] for part in shape.parts for path in part.paths if path[:-1] == shape.lifetimes}
+    if not isinstance(counts, dict):
+        return {}
     fees: dict[str, int] = {}
-    for name in counts if isinstance(counts, Mapping) else ():
-        count = 0 if name in known else _count(block, ((*shape.lifetimes, name),), flags)
+    for name in counts:
+        count = 0 if name in shape.known_lifetimes else _count(block, ((*shape.lifetimes, name),), flags)
         if count:
             fees[f"cache_write_token:{str(name)[:40]}"] = count
             rest = tokens.pop(Bucket.CACHE_WRITE_5M, 0) - count  # where what is told apart nowhere else was counted
@@ -105,9 +111,10 @@ def _kept(shape: Shape, block: Block, tokens: dict[Bucket, int], flags: list[str
 
 
 def _tokens(shape: Shape, block: Block, rules: Mapping[str, str], flags: list[str]) -> dict[Bucket, int]:
-    totals = {True: _count(block, shape.input, flags), False: _count(block, shape.output, flags)}
-    parts = list(_parts(shape, block, flags))
-    beside = _beside(shape, block, sum(totals.values()), parts, rules, flags)
+    went_in, came_out = _count(block, shape.input, flags), _count(block, shape.output, flags)
+    parts = [] if shape.part_names.isdisjoint(block) else _parts(shape, block, flags)
+    beside = _beside(shape, block, went_in + came_out, parts, rules, flags)
+    totals = {True: went_in, False: came_out}
     tokens: dict[Bucket, int] = {}
     for part, count in parts:
         side = part.bucket in INPUT_BUCKETS
@@ -122,10 +129,13 @@ def _tokens(shape: Shape, block: Block, rules: Mapping[str, str], flags: list[st
     return {bucket: n for bucket, n in tokens.items() if n}
 
 
-def _parts(shape: Shape, block: Block, flags: list[str]) -> Iterator[tuple[Part, int]]:
+def _parts(shape: Shape, block: Block, flags: list[str]) -> list[tuple[Part, int]]:
     """The parts that are not zero."""
+    found: list[tuple[Part, int]] = []
     seen: dict[str, int] = {}
     for part in shape.parts:
+        if part.names.isdisjoint(block):
+            continue
         count = _count(block, part.paths, flags)
         if part.sum_path:
             count = max(count, _count(block, (part.sum_path,), flags) - seen.get(part.rule, 0))
@@ -133,7 +143,8 @@ def _parts(shape: Shape, block: Block, flags: list[str]) -> Iterator[tuple[Part,
             count = max(0, count - _count(block, (part.less,), flags))
         if count:
             seen[part.rule] = seen.get(part.rule, 0) + count
-            yield part, count
+            found.append((part, count))
+    return found
 
 
 def _beside(
@@ -178,7 +189,7 @@ def _add_iterations(
 
     A compaction runs on the model called; an advisor on its own model.  A fee `claude-opus-4-8:output` counts tokens.
     """
-    passes = [item for item in _list(block.get(shape.iterations)) if isinstance(item, Mapping)]
+    passes = [item for item in _list(block.get(shape.iterations)) if isinstance(item, dict)]
     outside = [item for item in passes if item.get("type") != "message"]
     if not outside or _sums_up(shape, block, passes):
         return
@@ -211,13 +222,18 @@ def _tier(block: Block, outside: object, rules: Mapping[str, str]) -> str:
     """
     tier, speed = block.get("service_tier") or outside, block.get("speed")
     geo = block.get("inference_geo")
-    tier = rules.get(f"tier:{tier}", tier)
+    if rules:
+        tier = rules.get(f"tier:{tier}", tier)
+    if not (speed or geo) and (not tier or (isinstance(tier, str) and tier in STANDARD_TIERS)):
+        return ""
     place = f"{GEO}{geo}" if geo and str(geo) not in _ANYWHERE else ""
     stated = [str(part)[:TIER_CHARS_MAX] for part in (speed, tier, place) if part]
-    return ",".join(part for part in stated if part not in STANDARD_TIERS)
+    return ",".join([part for part in stated if part not in STANDARD_TIERS])
 
 
 def _reported_cost(block: Block, tokens: Mapping[Bucket, int], flags: list[str]) -> NanoUSD | None:
+    if _COST_NAMES.isdisjoint(block):
+        return None
     for path, unit in _COSTS:
         value = _at(block, path)
         if value is None or isinstance(value, bool) or not isinstance(value, int | float):
@@ -249,7 +265,7 @@ def _count(block: Block, paths: Iterable[Path], flags: list[str]) -> int:
     """The first count that is there; 0, with a flag, for what is none."""
     for path in paths:
         value = block.get(path[0])  # most of what may be there is not
-        if value is None or (len(path) > 1 and (value := _at(block, path)) is None):
+        if value is None or (len(path) > 1 and (value := _within(value, path)) is None):
             continue
         if type(value) is float and value.is_integer():
             value = int(value)
@@ -260,9 +276,22 @@ def _count(block: Block, paths: Iterable[Path], flags: list[str]) -> int:
     return 0
 
 
+def _stated(block: Block, paths: Iterable[Path]) -> object:
+    """The first that is there, whatever it is."""
+    for path in paths:
+        if (value := _at(block, path)) is not None:
+            return value
+    return None
+
+
 def _at(block: Block, path: Path) -> object:
     value: object = block.get(path[0])
-    for name in path[1:] if value is not None else ():
+    return value if value is None or len(path) == 1 else _within(value, path)
+
+
+def _within(value: object, path: Path) -> object:
+    """What stands at the path in the value of its first field."""
+    for name in path[1:]:
         if isinstance(value, dict):  # to ask for any Mapping takes ten times as long
             value = value.get(name)
         elif isinstance(value, list):
@@ -275,9 +304,7 @@ def _at(block: Block, path: Path) -> object:
 def _of_modality(details: list[Any], name: str) -> object:
     """The count of one kind of tokens in Google's list of them; as it came, where it stands but once."""
     counts: list[Any] = [
-        item.get("tokenCount")
-        for item in details
-        if isinstance(item, Mapping) and _modality(item.get("modality")) == name
+        item.get("tokenCount") for item in details if isinstance(item, dict) and _modality(item.get("modality")) == name
     ]
     if len(counts) > 1 and all(type(count) is int for count in counts):
         return sum(counts)

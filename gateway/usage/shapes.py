@@ -7,8 +7,9 @@ never what it counts (141 of 141: a hidden preamble is not billed).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from gateway import usage
 from gateway.types import Bucket, Usage

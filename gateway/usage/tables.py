@@ -6,14 +6,18 @@ Measured on recorded traffic.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 from gateway.types import Bucket
 
 Path: TypeAlias = tuple[str, ...]
 
+SEARCH_SIZE = "search_context_size"
+"""In any shape: how much a call searched, which its fee may depend on."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Part:
     """A kind of tokens: where its count stands (the first path that is there holds) and in which total it may be."""
 
@@ -23,6 +27,11 @@ class Part:
     included: bool = True  # in the count of the input or output, or beside it
     sum_path: Path = ()  # where this and the earlier parts of the same rule stand as one figure
     less: Path = ()  # what of it another part has already
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The fields of a block that it is worked out from."""
+        return frozenset(path[0] for path in (*self.paths, self.sum_path, self.less) if path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +43,9 @@ class Tools:
     free: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shape:
-    """One wire shape of a usage block."""
+    """One wire shape of a usage block.  A block names few of its fields: nothing is looked for under other names."""
 
     input: tuple[Path, ...]
     output: tuple[Path, ...]
@@ -47,6 +56,28 @@ class Shape:
     lifetimes: Path = ()  # cache writes by how long they are kept; those that no part reads have no price
     iterations: str = ""  # the field that lists the passes of a call, not all of them in the totals
     proves: bool = True  # whether the total may show that a part is beside, against the shape
+
+    @cached_property
+    def totals(self) -> tuple[Path, ...]:
+        """Where what went in or came out may stand: a block with none of them says nothing."""
+        return (*self.input, *self.output)
+
+    @cached_property
+    def part_names(self) -> frozenset[str]:
+        """The fields of a block that any part is worked out from."""
+        return frozenset[str]().union(*(part.names for part in self.parts))
+
+    @cached_property
+    def known_lifetimes(self) -> frozenset[str]:
+        """The lifetimes of cache writes that are parts."""
+        paths = (path for part in self.parts for path in part.paths)
+        return frozenset(path[-1] for path in paths if path[:-1] == self.lifetimes)
+
+    @cached_property
+    def fee_names(self) -> frozenset[str]:
+        """The fields of a block that fees may stand in, or what has no price."""
+        paths = [path for _, path in self.fees] + [self.lifetimes, self.tools.path if self.tools else ()]
+        return frozenset({SEARCH_SIZE, *(path[0] for path in paths if path)})
 
 
 CHAT = Shape(

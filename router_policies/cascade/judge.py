@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import exp
 from typing import Any
+
+from msgspec.structs import replace
 
 from gateway.answers.grading import grade, question
 from gateway.answers.likeness import alike

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from gateway.answers.grading import SHOWN_CHARS
 from gateway.answers.verifying import Verifier, verifier

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import fcntl
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from gateway.recorder import Recorder
 from gateway.spool import Spool
 from gateway.sql.database import Database, DatabaseUnavailable, engine
 from gateway.sql.migrate import upgrade
-from gateway.sql.records import Filter, page, row, write
+from gateway.sql.records import Filter, Row, page, row, write
 from gateway.sql.schema import metadata
 from gateway.sql.spend import spend
 from gateway.types import Bucket, Outcome, Record
@@ -62,6 +63,19 @@ def make(url: str, tmp_path: Path) -> Make:
     return made
 
 
+class Stale(MemoryLedger):
+    """A ledger seen a moment too late: another worker has moved what still seems to wait."""
+
+    def __init__(self, ledger: MemoryLedger, waiting: list[tuple[str, Record]]) -> None:
+        self._real, self._waiting = ledger, waiting
+
+    async def outbox(self, count: int) -> list[tuple[str, Record]]:
+        return self._waiting[:count]
+
+    async def ack(self, tokens: Any) -> None:
+        await self._real.ack(tokens)
+
+
 async def settled(ledger: MemoryLedger, *records: Record) -> None:
     for record in records:
         draft = msgspec.structs.replace(record, version=0, outcome=Outcome.PRESUMED)
@@ -91,6 +105,31 @@ async def test_a_settled_record_is_in_sql_field_by_field_and_no_longer_in_the_ou
     assert await ledger.outbox(10) == []
     assert recorder.pending() == 0
     assert sample(metrics, "tollgate_records_written_total") == 1
+
+
+async def test_requests_have_their_turn_while_a_batch_is_made_into_rows(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn, made = 0, Counter[int]()
+
+    async def requests() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def counting(record: Record) -> Row:
+        made[turn] += 1
+        return row(record)
+
+    monkeypatch.setattr(module, "row", counting)
+    ledger = MemoryLedger()
+    await settled(ledger, *(a_record(f"r{number}") for number in range(100)))
+    others = asyncio.create_task(requests())
+    assert await make(ledger).round() == 100
+    others.cancel()
+    assert made.total() == 100
+    assert max(made.values()) <= module.TURN
 
 
 async def test_a_batch_whose_acknowledgement_is_lost_is_not_written_twice(make: Make, url: str) -> None:
@@ -361,6 +400,37 @@ async def test_a_recorder_that_others_are_faster_than_rests_longer(make: Make) -
     other.spool(a_record("r2"))
     await other.round()
     assert await recorder.step() == module.FOLLOW_S
+
+
+async def test_who_follows_writes_nothing_while_another_empties_the_outbox_and_all_once_nobody_does(
+    make: Make, url: str
+) -> None:
+    ledger = MemoryLedger()
+    follower, leader = make(ledger), make(ledger)
+    await settled(ledger, a_record("r1"))
+    stale = await ledger.outbox(1)
+    assert await leader.round() == 1
+    follower._ledger = Stale(ledger, stale)
+    assert await follower.step() == module.FOLLOW_S
+    follower._ledger = ledger
+    for number in range(2, 5):  # each time it looks something else waits, and it leaves that to the other
+        await settled(ledger, a_record(f"r{number}"))
+        assert await follower.step() == module.FOLLOW_S
+        assert count(url) == number - 1
+        assert await leader.round() == 1
+    await settled(ledger, a_record("r5"), a_record("r6"))
+    assert await follower.step() == module.FOLLOW_S  # the other has died
+    assert await follower.step() == module.PAUSE_S
+    assert (count(url), await ledger.outbox(1)) == (6, [])
+
+
+async def test_who_follows_empties_the_outbox_when_it_stops(make: Make, url: str) -> None:
+    ledger = MemoryLedger()
+    follower = make(ledger)
+    follower._following = True
+    await settled(ledger, a_record("r1"), a_record("r2"))
+    await follower.drain(5)
+    assert (count(url), await ledger.outbox(1)) == (2, [])
 
 
 async def test_a_database_that_is_stopped_delays_records_and_loses_none(

@@ -19,11 +19,12 @@ import re
 import struct
 from collections import Counter as Tally
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from gateway.tokens import Counter, family_of
 from gateway.types import Deployment, Estimate, Format, Key, Provider, Request

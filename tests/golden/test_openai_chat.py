@@ -8,6 +8,7 @@ from typing import Any
 import corpus
 import pytest
 from corpus import Row, drain, pieces, request, step
+from msgspec.structs import replace
 
 from gateway import sse
 from gateway.dialects.base import Decoder
@@ -157,8 +158,7 @@ class TestEncode:
 
     def test_a_model_that_does_not_reason_is_not_told_how_hard_to(self) -> None:
         plain = Deployment("d", OPENAI, "llama", capabilities=frozenset({Capability.TOOLS}))
-        one = step(OPENAI, effort="low")
-        object.__setattr__(one, "deployment", plain)
+        one = replace(step(OPENAI, effort="low"), deployment=plain)
         assert "reasoning_effort" not in json.loads(DIALECT.encode(request(Format.CHAT, {}), one, TENANT).body)
 
     def test_what_a_provider_rejects_is_refused_by_name_unless_harmless_or_dropped(self) -> None:

@@ -14,6 +14,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from gateway.conversation import (
     CacheMark,
@@ -217,7 +218,7 @@ def read(codec: Any, stream: bytes) -> list[Delta]:
 def plain(reply: Reply) -> Reply:
     """Without the provider's own block beside the usage."""
     assert reply.usage is not None
-    return replace(reply, usage=replace(reply.usage, reported={}, reported_cost=None))
+    return replace(reply, usage=structs.replace(reply.usage, reported={}, reported_cost=None))
 
 
 @pytest.mark.parametrize("codec", [CHAT, MESSAGES], ids=["chat", "messages"])

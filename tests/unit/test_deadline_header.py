@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 from corpus import request, step
+from msgspec.structs import replace
 
 from gateway.api.ask import DEADLINE_MAX_S, deadline_of
 from gateway.dialects.openai_chat import OpenAIChat

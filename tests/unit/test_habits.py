@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.habits import CACHED_MIN, TALKS_MAX, TTL_S, UNKNOWN, Habits, prefixes
 from gateway.plan import Plan, Step, Talk

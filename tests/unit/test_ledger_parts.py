@@ -12,7 +12,7 @@ from ledgers import ACME, DAY, WEDNESDAY, draft, line
 import gateway.ledger
 from gateway.ledger.book import PRESUMED_KEPT_MS
 from gateway.ledger.open import open_ledger
-from gateway.ledger.places import KEEP_MS, counter_key, place
+from gateway.ledger.places import KEEP_MS, Counters, counter_key, place
 from gateway.ledger.redis import RedisLedger
 from gateway.ledger.scripts import SCRIPTS
 from gateway.ledger.sqlite import SqliteLedger
@@ -32,7 +32,7 @@ def test_two_accounts_never_share_a_counter(one: Account, other: Account) -> Non
 
 def test_a_counter_outlives_what_may_still_be_booked_on_it() -> None:
     now_ms = int(WEDNESDAY * 1000)
-    found = place([line(1, 2), line(1, 2, window=Window(Every.TOTAL))], now_ms, Spans())
+    found = place([line(1, 2), line(1, 2, window=Window(Every.TOTAL))], now_ms, Counters())
     day, total = found.places
     assert day.keep == found.end + KEEP_MS
     assert KEEP_MS > PRESUMED_KEPT_MS + 7 * 86_400_000
@@ -40,7 +40,7 @@ def test_a_counter_outlives_what_may_still_be_booked_on_it() -> None:
 
 
 def test_lines_hold_together_while_the_shortest_of_their_windows_lasts() -> None:
-    found = place([line(1, 2), line(1, 2, window=Window(Every.MINUTE))], int(WEDNESDAY * 1000) + 5, Spans())
+    found = place([line(1, 2), line(1, 2, window=Window(Every.MINUTE))], int(WEDNESDAY * 1000) + 5, Counters())
     assert (found.start, found.end) == (int(WEDNESDAY * 1000), int(WEDNESDAY * 1000) + 60_000)
 
 

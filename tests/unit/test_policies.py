@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.plan import Context, Plan, Step
 from gateway.types import UNKNOWN_PRICE, Bucket, Deployment, Estimate, Format, Key, Price, Provider, Request, Tenant

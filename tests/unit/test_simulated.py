@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from gateway.dialects.simulated import Simulated
 from gateway.plan import Step

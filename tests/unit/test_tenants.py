@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from gateway.errors import Suspended, Unauthorized
 from gateway.tenants import Directory, hash_key, new_secret, permits

@@ -6,8 +6,8 @@ import pytest
 
 from gateway.errors import InvalidRequest
 from gateway.tokens import choices, requested_output, validate
-from gateway.tokens.parts import PROVIDER_CALLS
-from gateway.tokens.reading import read
+from gateway.tokens.parts import PROVIDER_CALLS, Facts
+from gateway.tokens.reading import _CHAT_OPTIONS, _chat_options, _chat_tools, _response_format, read
 from gateway.types import Capability, Format
 
 HI = [{"role": "user", "content": "hi"}]
@@ -189,6 +189,19 @@ def test_a_part_of_an_unknown_kind_is_counted_as_its_json():
 )
 def test_the_answers_length_is_what_the_client_asked(format, body, tokens):  # noqa: A002  # the noun
     assert requested_output(format, body) == tokens
+
+
+def test_a_chat_without_options_is_not_searched_for_any():
+    asked = set()
+
+    class Asked(dict):
+        def get(self, key, default=None):
+            asked.add(key)
+            return super().get(key, default)
+
+    for reader in (_chat_tools, _response_format, _chat_options):
+        reader(Asked(messages=HI), Facts())
+    assert asked == _CHAT_OPTIONS
 
 
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}

@@ -8,10 +8,10 @@ one for each query.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 
 from gateway import usage
 from gateway.conversation import Citation, Finish, Opaque
