@@ -55,36 +55,41 @@ async def test_a_deployment_that_dies_under_load_is_left_alone_within_two_second
     async with served(CONFIG.format(folder=tmp_path, port=provider.port, places=512)) as gateway:
         load, beside = Load(gateway.url, "key-of-the-storm", BODY), Load(gateway.url, "key-of-the-calm", BEHIND)
 
-        async def die() -> float:
-            """How long it takes until the deployment is avoided."""
-            now = asyncio.get_running_loop().time
+        now = asyncio.get_running_loop().time
+        began = now()
+
+        async def die() -> tuple[float, float]:
+            """When it died and when it was avoided, in seconds since the load began."""
             await asyncio.sleep(DIES_S)
             provider.faults["slow"] = dead if death == "silent" else provider.faults["reset_before_headers"]
             died, condition = now(), gateway.gateway.parts.health.of("one")
             while condition.healthy(now()):  # noqa: ASYNC110  # it is no event: time passes
                 await asyncio.sleep(0.01)
-            return now() - died
+            return died - began, now() - began
 
         killer = asyncio.create_task(die())
         await asyncio.gather(load.run(RATE, LASTS_S), beside.run(RATE / 4, LASTS_S))
-        detected_s = await killer
-    calls = sum(provider.calls.values()) - len(beside.seen)
-    recovered = DIES_S + detected_s + 2.0
+        died, avoided = await killer
+    more = sum(provider.calls.values()) - len(beside.seen) - len(load.seen)
+    caught = sum(each.at <= avoided + SKEW_S and each.at + each.took >= died - SKEW_S for each in load.seen)
+    recovered = avoided + 2.0
     after, normal = load.p99(recovered), beside.p99(recovered)
     print(
-        f"{death}: avoided after {detected_s:.2f} s; p99 {1000 * load.p99(1.0, DIES_S):.1f} ms before, "
-        f"{1000 * load.p99(DIES_S, recovered):.1f} ms until 2 s after that, {1000 * after:.1f} ms from then on, when "
-        f"{1000 * normal:.1f} ms is normal; {calls / len(load.seen):.3f} calls"
+        f"{death}: avoided after {avoided - died:.2f} s; p99 {1000 * load.p99(1.0, died):.1f} ms before, "
+        f"{1000 * load.p99(died, recovered):.1f} ms until 2 s after that, {1000 * after:.1f} ms from then on, when "
+        f"{1000 * normal:.1f} ms is normal; {more} calls more than {len(load.seen)} requests, {caught} of them caught"
     )
     assert {each.status for each in load.seen} == {200}
-    assert detected_s < DETECTED_S
+    assert avoided - died < DETECTED_S
     assert after < NORMAL_TIMES * normal
-    assert calls <= 1.1 * len(load.seen)
+    assert more <= caught + PROBES
 
 
 RATE = 200.0  # requests a second: this process is client, gateway and provider in one
 DIES_S = 4.0
 LASTS_S = 12.0
+SKEW_S = 0.05  # between two clocks of one event loop that are read one after the other
+PROBES = 10  # of what is known to be dead; a request that was under way when it died, and no other, is made once more
 DETECTED_S = 2.5  # what a silent deployment is given to answer, and some
 NORMAL_TIMES = 2.0  # what requests take that never had to do with the dead one, at the same time on the same machine
 
