@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TextIO
 
+import msgspec
 import orjson
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, Processor
+from structlog.contextvars import get_contextvars
+from structlog.typing import EventDict, Processor
 
 from gateway.types import Record
+
+_JSON = msgspec.json.Encoder()
+_write: Callable[[str], None] | None = None
+"""Takes a line for a machine."""
 
 
 def configure(stream: TextIO = sys.stderr) -> None:
     """Everything logged from now on goes to `stream`, from level info."""
-    person = stream.isatty()
+    global _write  # noqa: PLW0603  # one process has one log
+    person, factory = stream.isatty(), structlog.WriteLoggerFactory(stream)
+    _write = None if person else factory().msg
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -29,51 +37,50 @@ def configure(stream: TextIO = sys.stderr) -> None:
             *(_for_people() if person else _for_machines()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=factory,
         cache_logger_on_first_use=True,
     )
 
 
 def finished(record: Record) -> None:
     """One line for a request that reached a provider.  The id is the reply's, the record's and the trace's."""
-    if not structlog.is_configured():  # embedded, without logs of ours
-        return
-    _logger().info(
-        "request",
-        request_id=record.id,
-        tenant=record.tenant,
-        key=record.key,
-        endpoint=record.endpoint,
-        model=record.model,
-        route=record.route,
-        deployment=record.deployment,
-        outcome=record.outcome,
-        status=record.status,
-        error=record.error,
-        tokens=record.tokens,
-        cost_nano_usd=record.cost,
-        attempts=record.attempts,
-        latency_ms=record.latency_ms,
-        first_token_ms=record.first_token_ms,
+    _tell(
+        {
+            "event": "request",
+            "request_id": record.id,
+            "tenant": record.tenant,
+            "key": record.key,
+            "endpoint": record.endpoint,
+            "model": record.model,
+            "route": record.route,
+            "deployment": record.deployment,
+            "outcome": record.outcome,
+            "status": record.status,
+            "error": record.error,
+            "tokens": record.tokens,
+            "cost_nano_usd": record.cost,
+            "attempts": record.attempts,
+            "latency_ms": record.latency_ms,
+            "first_token_ms": record.first_token_ms,
+        }
     )
 
 
 def refused(request_id: str, tenant: str, endpoint: str, status: int, error: str) -> None:
     """One line for a request that no provider saw; `error` is the code, never the words: they may quote the client."""
-    if structlog.is_configured():
-        words = {"request_id": request_id, "tenant": tenant, "endpoint": endpoint, "status": status, "error": error}
-        _logger().info("request refused", **words)
+    words = {"request_id": request_id, "tenant": tenant, "endpoint": endpoint, "status": status, "error": error}
+    _tell({"event": "request refused", **words})
 
 
-def _logger() -> FilteringBoundLogger:
-    return _bound(structlog.get_config()["logger_factory"])
-
-
-@lru_cache(maxsize=1)
-def _bound(factory: object) -> FilteringBoundLogger:  # noqa: ARG001  # tells one configuration from the next
-    """Made once and not for each request: that takes as long as the line itself."""
-    logger: FilteringBoundLogger = structlog.get_logger().bind()
-    return logger
+def _tell(event: EventDict) -> None:
+    """At level info; to a machine past structlog's chain, which takes as long as to settle a request."""
+    if not structlog.is_configured():  # embedded, without logs of ours
+        return
+    if _write is None:
+        structlog.get_logger().info(**event)
+        return
+    event.update(get_contextvars(), level="info", timestamp=datetime.now(UTC))
+    _write(_JSON.encode(event).decode())
 
 
 def _for_machines() -> list[Processor]:

@@ -57,6 +57,14 @@ def _name(name: bytes) -> bytes:
     return name + b": "
 
 
+@lru_cache(maxsize=256)
+def _target(url: bytes) -> tuple[str, bytes, bytes]:
+    """The path as it is meant, as it was sent, and the query.  Raises HttpParserInvalidURLError."""
+    parts = httptools.parse_url(url)
+    path = parts.path.decode("ascii")
+    return unquote(path) if "%" in path else path, parts.path, parts.query or b""
+
+
 class Protocol(HttpToolsProtocol):
     """One connection of a client's."""
 
@@ -64,11 +72,8 @@ class Protocol(HttpToolsProtocol):
         """See uvicorn; there are no WebSockets here, no root path and no bound on connections."""
         parser, scope, before = self.parser, self.scope, self.cycle
         version = parser.get_http_version()
-        url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
         scope["method"], scope["http_version"] = parser.get_method().decode("ascii"), version
-        scope["path"], scope["raw_path"] = unquote(path) if "%" in path else path, url.path
-        scope["query_string"] = url.query or b""
+        scope["path"], scope["raw_path"], scope["query_string"] = _target(self.url)
         self.cycle = Cycle(
             scope=scope,
             transport=self.transport,

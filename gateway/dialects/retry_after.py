@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 DELAY_MAX_S = 31 * 86_400.0
 """Longer than the longest window of any provider: such a figure is nonsense."""
@@ -70,8 +71,9 @@ def _sane(seconds: float) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) and seconds <= DELAY_MAX_S else None
 
 
+@lru_cache(maxsize=256)
 def _date(text: str) -> float | None:
-    """An RFC 3339 or HTTP date as unix seconds."""
+    """An RFC 3339 or HTTP date as unix seconds.  All replies of a second have the same."""
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             moment = read(text)
