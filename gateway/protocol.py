@@ -21,8 +21,6 @@ from uvicorn.protocols.http.httptools_impl import (
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
 
-CONTROLS = bytes({*range(32), 127} - {9})
-"""What no value may hold: a line break in one would begin another header, or another reply."""
 FRAMING = frozenset({b"connection", b"transfer-encoding"})
 """Headers that change how a reply is sent: uvicorn reads them."""
 
@@ -40,7 +38,8 @@ class Cycle(RequestResponseCycle):
         if length is None or not self.keep_alive or self.flow.write_paused or not FRAMING.isdisjoint(named):
             return await super().send(message)
         head = b"".join([_name(name) + value + b"\r\n" for name, value in headers])
-        if len(head) - len(head.translate(None, CONTROLS)) != 2 * len(headers):
+        breaks = len(headers)
+        if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
             raise RuntimeError("Invalid HTTP header value.")
         self.response_started = True
         self.waiting_for_100_continue = self.chunked_encoding = False
