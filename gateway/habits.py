@@ -33,6 +33,7 @@ LONGER: Mapping[Bucket, float] = {
 }
 
 NOWHERE: Mapping[str, tuple[float, int]] = {}
+NEVER = (0.0, 0)
 
 Links = list[tuple[int, int]]
 """Each beginning of what is asked: its hash, and how long it is."""
@@ -97,12 +98,14 @@ class Habits:
 
         `links`: the request's `prefixes`, from who has them already.
         """
+        found: dict[str, int] = {}
         if not self._held:
-            return {}
-        return {
-            deployment: round(tokens * self._shares.get(deployment, SHARE_FIRST))
-            for deployment, tokens in self._known(links or prefixes(request.body), now).items()
-        }
+            return found
+        for prefix, _ in reversed(links or prefixes(request.body)):
+            for deployment, (until, tokens) in self._held.get(prefix, NOWHERE).items():
+                if deployment not in found and now < until and tokens >= CACHED_MIN:
+                    found[deployment] = round(tokens * self._shares.get(deployment, SHARE_FIRST))
+        return found
 
     def learn(
         self,
@@ -131,16 +134,15 @@ class Habits:
 
     def _learn_cache(self, request: Request, deployment: Deployment, usage: Usage, links: Links) -> None:
         now, id_ = request.received, deployment.id
-        held = self._known(links, now).get(id_)
+        held, cached = self._longest(id_, links, now), usage.cached_tokens
         if held:
-            share = min(1.0, usage.cached_tokens / held)
+            share = cached / held if cached < held else 1.0
             known = self._shares.get(id_)
             self._shares[id_] = share if known is None else _blend(known, share)
-        if not usage.cached_tokens and WRITE_BUCKETS.isdisjoint(usage.tokens) and charges_writes(deployment):
+        if not cached and deployment.price.charges_writes and WRITE_BUCKETS.isdisjoint(usage.tokens):
             return  # whoever charges for writing has written nothing
-        until = now + kept_s(usage)
         if links:
-            length = links[-1][1] or 1
+            until, length = now + kept_s(usage), links[-1][1] or 1
             for prefix, chars in {links[0], links[-1]}:
                 self._hold(prefix, id_, until, usage.input_tokens * chars // length)
 
@@ -158,14 +160,13 @@ class Habits:
             found |= {deployment: until for deployment, (until, _) in self._held.get(prefix, {}).items()}
         return found
 
-    def _known(self, links: Links, now: float) -> dict[str, int]:
-        """Tokens of the longest prefix that each deployment has read and not yet forgotten."""
-        found: dict[str, int] = {}
-        for prefix, _ in links:
-            for deployment, (until, tokens) in self._held.get(prefix, NOWHERE).items():
-                if now < until and tokens >= CACHED_MIN:
-                    found[deployment] = tokens
-        return found
+    def _longest(self, deployment: str, links: Links, now: float) -> int:
+        """Tokens of the longest prefix that it has read and not yet forgotten; 0: none."""
+        for prefix, _ in reversed(links):
+            until, tokens = self._held.get(prefix, NOWHERE).get(deployment, NEVER)
+            if now < until and tokens >= CACHED_MIN:
+                return tokens
+        return 0
 
 
 def kept_s(usage: Usage) -> float:
@@ -173,16 +174,6 @@ def kept_s(usage: Usage) -> float:
     if WRITE_BUCKETS.isdisjoint(usage.tokens):
         return TTL_S
     return max((ttl for bucket, ttl in LONGER.items() if bucket in usage.tokens), default=TTL_S)
-
-
-def charges_writes(deployment: Deployment) -> bool:
-    """Whether writing to its cache costs more than being read: such providers say what they have written."""
-    rates = deployment.price.rates
-    read = rates.get(Bucket.INPUT, 0)
-    for bucket in WRITE_BUCKETS:  # noqa: SIM110  # asked with every answer: any() is slower
-        if rates.get(bucket, 0) > read:
-            return True
-    return False
 
 
 def prefixes(body: Mapping[str, Any]) -> Links:

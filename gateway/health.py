@@ -293,6 +293,10 @@ class Health:
 
     conditions: dict[str, Condition] = field(default_factory=dict)
     habits: Habits = field(default_factory=Habits)
+    known: Known = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.known = Known(self.conditions)
 
     def of(self, deployment: str) -> Condition:
         """The condition of one deployment."""
@@ -303,7 +307,7 @@ class Health:
 
     def stats(self) -> Mapping[str, Stats]:
         """What policies may know of every deployment seen so far."""
-        return Known(self.conditions)
+        return self.known
 
     def opened(self, now: float) -> dict[str, float]:
         """For how many more seconds each open circuit lets nothing through."""

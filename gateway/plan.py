@@ -14,10 +14,12 @@ from msgspec import Struct, field
 from msgspec.structs import force_setattr, replace
 
 from gateway import money
-from gateway.types import Bucket, Deployment, Estimate, NanoUSD, Request, Tenant
+from gateway.types import Bucket, Deployment, Estimate, NanoUSD, Price, Request, Tenant
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """How hard a model may be asked to think, upward."""
+
+INPUT, CACHE_READ, OUTPUT, REASONING = Bucket.INPUT, Bucket.CACHE_READ, Bucket.OUTPUT, Bucket.REASONING
 
 
 class Talk(Struct, frozen=True):
@@ -55,8 +57,10 @@ class Step(Struct, frozen=True):
     worst_cost: NanoUSD | None = None
 
     def __post_init__(self) -> None:
-        force_setattr(self, "expected_cost", self._expected())
-        force_setattr(self, "worst_cost", self._worst())
+        price = self.deployment.price
+        owed = money.by_piece(self.pieces, price) if self.pieces else None
+        force_setattr(self, "expected_cost", self._expected(price) if owed is None else owed)
+        force_setattr(self, "worst_cost", self._worst(price) if owed is None else owed)
 
     def capped(self, output_cap: int) -> Step:
         """The same step with at most `output_cap` tokens out; never raises the cap."""
@@ -84,29 +88,25 @@ class Step(Struct, frozen=True):
             return self.output_expected, 0 if effort == "none" else self.reasoning_expected
         return within(self.output_cap, round(talk.visible), round(talk.reasoning))
 
-    def _expected(self) -> NanoUSD | None:
-        if self.pieces and (owed := money.by_piece(self.pieces, self.deployment.price)) is not None:
-            return owed
-        tokens = {Bucket.INPUT: self.estimate.expected, Bucket.OUTPUT: self.output_expected * self.choices}
-        if self.cached_expected:
-            cached = min(self.cached_expected, self.estimate.expected)
-            tokens[Bucket.INPUT] -= cached
-            tokens[Bucket.CACHE_READ] = cached
+    def _expected(self, price: Price) -> NanoUSD | None:
+        asked, cached, choices = self.estimate.expected, self.cached_expected, self.choices
+        tokens = {INPUT: asked, OUTPUT: self.output_expected * choices}
+        if cached:
+            tokens[CACHE_READ] = cached = min(asked, cached)
+            tokens[INPUT] = asked - cached
         if self.reasoning_expected:
-            kind = Bucket.REASONING if Bucket.REASONING in self.deployment.price.rates else Bucket.OUTPUT
-            tokens[kind] = tokens.get(kind, 0) + self.reasoning_expected * self.choices
-        return money.total(tokens, self.deployment.price, self.at, self.service_tier)
+            kind = REASONING if REASONING in price.rates else OUTPUT
+            tokens[kind] = tokens.get(kind, 0) + self.reasoning_expected * choices
+        return money.total(tokens, price, self.at, self.service_tier)
 
-    def _worst(self) -> NanoUSD | None:
-        if self.pieces and (owed := money.by_piece(self.pieces, self.deployment.price)) is not None:
-            return owed
+    def _worst(self, price: Price) -> NanoUSD | None:
         return money.bound(
-            self.deployment.price,
+            price,
             self.estimate.bound,
             self.output_cap * self.choices,
             cache_writes=self.cache_writes or self.deployment.cache_writes,
             service_tier=self.service_tier,
-            fees=money.called(self.provider_calls, self.deployment.price) if self.provider_calls else 0,
+            fees=money.called(self.provider_calls, price) if self.provider_calls else 0,
             audio=self.audio,
         )
 

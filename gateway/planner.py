@@ -58,7 +58,7 @@ class Asks(Struct, frozen=True):
         return cls(
             cache_writes=CACHE_CONTROL in request.raw,
             service_tier=_text(request.body.get("service_tier")),
-            audio=bool(content.audio) or _speaks(request.body.get("modalities")),
+            audio=bool(content.facts.audio) or _speaks(request.body.get("modalities")),
             effort=asked_effort(request.body) or "",
             cached=cached,
         )
@@ -104,14 +104,22 @@ class Planner:
         steps: list[Step] = []
         for deployment in candidates:
             step = self._step(asks, content, deployment, now)
-            _sort_out(step, _unfit(step, content) or _ungranted(step, tenant), steps, refused)
+            reason = _unfit(step, content) or _ungranted(step, tenant)
+            if reason is None:
+                steps.append(step)
+            else:
+                refused.setdefault(deployment.id, reason)
         if route is not None:
             steps.sort(key=_cost)
         plan = self._shaped(Plan(tuple(steps)), route, request, Context(tenant, now, self.health.stats(), fill))
         most = cost_max(request, tenant)
         steps = []
         for step in plan.steps:
-            _sort_out(step, self._unaffordable(step, request, tenant, most), steps, refused)
+            reason = self._unaffordable(step, request, tenant, most)
+            if reason is None:
+                steps.append(step)
+            else:
+                refused.setdefault(step.deployment.id, reason)
         if not steps:
             raise _nothing_fits(request, refused, plan)
         dropped = [Dropped(deployment, why.reason) for deployment, why in refused.items()]
@@ -149,29 +157,29 @@ class Planner:
         return plan
 
     def _step(self, asks: Asks, content: Content, deployment: Deployment, now: float) -> Step:
-        estimate = self.counter.estimate(content, deployment)
-        condition = self.health.of(deployment.id)
-        cap = content.output_requested
+        estimate, facts = self.counter.estimate(content, deployment), content.facts
+        condition, habits = self.health.of(deployment.id), self.health.habits
+        cap = facts.output_requested
         if cap is None:
             cap = _room(deployment, estimate.expected)
-        talks = self.health.habits.talks(deployment.id)
-        talk = talks.get(("", asks.effort)) or self.health.habits.typical(asks.effort)
+        talks = habits.talks(deployment.id)
+        talk = talks.get(("", asks.effort)) or habits.typical(asks.effort)
         visible, reasoning = within(cap, round(talk.visible), round(talk.reasoning))
-        outs = (visible + reasoning) * content.choices
+        outs = (visible + reasoning) * facts.choices
         return Step(
             deployment,
             estimate,
             output_cap=cap,
             output_expected=visible,
             at=now,
-            choices=content.choices,
+            choices=facts.choices,
             cache_writes=asks.cache_writes,
             service_tier=asks.service_tier,
             audio=asks.audio,
             cached_expected=asks.cached.get(deployment.id, 0),
             reasoning_expected=reasoning,
-            pieces=content.pieces,
-            provider_calls=content.provider_calls,
+            pieces=facts.pieces,
+            provider_calls=facts.provider_calls,
             talks=talks,
             healthy=condition.untroubled or condition.healthy(self.clock(), estimate.expected, outs),
         )
@@ -179,7 +187,7 @@ class Planner:
     def _cached(self, request: Request, content: Content) -> Mapping[str, int]:
         """What each deployment should hold of the conversation; a short one is not looked at."""
         habits = self.health.habits
-        if not habits.holding or (sum(content.text.values()) < CACHED_MIN and not content.tools):
+        if not habits.holding or (sum(content.text.values()) < CACHED_MIN and not content.facts.tools):
             return NOTHING_CACHED
         content.prefixes = prefixes(request.body)
         return habits.cached(request, request.received, content.prefixes)
@@ -228,14 +236,6 @@ def _room(deployment: Deployment, input_tokens: int) -> int:
     return min(room, deployment.output_max or OUTPUT_CAP_UNKNOWN)
 
 
-def _sort_out(step: Step, reason: Refused | None, kept: list[Step], refused: dict[str, Refused]) -> None:
-    """A step that there is no reason against is kept; of the others, the first reason stays in `refused`."""
-    if reason is None:
-        kept.append(step)
-    else:
-        refused.setdefault(step.deployment.id, reason)
-
-
 def _cost(step: Step) -> tuple[bool, int]:
     return cost_key(step.expected_cost)
 
@@ -243,8 +243,8 @@ def _cost(step: Step) -> tuple[bool, int]:
 def _unfit(step: Step, content: Content) -> Refused | None:
     """Why the deployment cannot take this input, whatever the policies make of the answer."""
     deployment = step.deployment
-    if not content.capabilities <= deployment.capabilities:
-        missing = content.capabilities - deployment.capabilities
+    if not content.facts.needs <= deployment.capabilities:
+        missing = content.facts.needs - deployment.capabilities
         names = ", ".join(sorted(missing))
         return Refused(f"does not support {names}", UnsupportedField, min(missing))
     if deployment.context_max is not None and step.estimate.expected + 1 > deployment.context_max:

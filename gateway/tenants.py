@@ -36,9 +36,13 @@ def permits_endpoint(tenant: Tenant, key: Key, endpoint: str) -> bool:
     return _matches(tenant.endpoints, endpoint) and _matches(key.endpoints, endpoint)
 
 
+def _matches(patterns: tuple[str, ...], name: str) -> bool:
+    return "*" in patterns or _matched(patterns, name)
+
+
 @lru_cache(maxsize=8192)
-def _matches(patterns: tuple[str, ...], model: str) -> bool:
-    return any(pattern == "*" or fnmatchcase(model, pattern) for pattern in patterns)
+def _matched(patterns: tuple[str, ...], name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ class Bucket(StrEnum):
 OUTPUT_BUCKETS = frozenset({Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUT, Bucket.IMAGE_OUT})
 INPUT_BUCKETS = frozenset(Bucket) - OUTPUT_BUCKETS
 WRITE_BUCKETS = frozenset(bucket for bucket in Bucket if bucket.startswith("cache_write"))
+READ_BUCKETS = frozenset({Bucket.CACHE_READ, Bucket.AUDIO_CACHE_READ})
 
 
 class Usage(Struct, frozen=True):
@@ -94,21 +95,20 @@ class Usage(Struct, frozen=True):
     reported: Mapping[str, Any] = field(default_factory=dict)  # the provider's block as it came
     input_tokens: int = 0  # every token that went in, cached or not; follows from `tokens`, whatever is given
     output_tokens: int = 0  # every token that came out, visible or not; likewise
+    cached_tokens: int = 0  # input tokens read from the provider's prompt cache; likewise
 
     def __post_init__(self) -> None:
-        went_in = came_out = 0
+        went_in = came_out = read = 0
         for bucket, count in self.tokens.items():
             if bucket in INPUT_BUCKETS:
                 went_in += count
+                if bucket in READ_BUCKETS:
+                    read += count
             else:
                 came_out += count
         force_setattr(self, "input_tokens", went_in)
         force_setattr(self, "output_tokens", came_out)
-
-    @property
-    def cached_tokens(self) -> int:
-        """Input tokens read from the provider's prompt cache."""
-        return self.tokens.get(Bucket.CACHE_READ, 0) + self.tokens.get(Bucket.AUDIO_CACHE_READ, 0)
+        force_setattr(self, "cached_tokens", read)
 
 
 class Estimate(Struct, frozen=True):
@@ -137,6 +137,12 @@ class Price(Struct, frozen=True, dict=True):
     def worked_out(self) -> dict[tuple[str, bool, bool], Any]:
         """What follows from it and is asked for with every request: kept here by gateway.money."""
         return {}
+
+    @cached_property
+    def charges_writes(self) -> bool:
+        """Whether writing to the cache costs more than being read: such providers say what they have written."""
+        read = self.rates.get(Bucket.INPUT, 0)
+        return any(self.rates.get(bucket, 0) > read for bucket in WRITE_BUCKETS)
 
 
 class Tier(Struct, frozen=True):

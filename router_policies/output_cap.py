@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.plan import Context, Plan
 from gateway.types import Request
-
-ASKED = ("max_completion_tokens", "max_tokens")
-"""Where a chat or messages request says how long its answer may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +32,11 @@ class OutputCap:
 
     def apply(self, plan: Plan, request: Request, context: Context) -> Plan:  # noqa: ARG002 - the protocol's signature
         """The same steps, none with a higher cap, priced anew."""
-        body = request.body
-        asked = [name for name in ASKED if body.get(name) is not None]
-        cap = self.max if asked or self.default is None else self.default
+        cap = self.max if self.default is None or _names_a_maximum(request.body) else self.default
         if cap is None or not [step for step in plan.steps if step.output_cap > cap]:
             return plan
         return plan.each(lambda step: step.capped(cap)).because(f"output capped at {cap}")
+
+
+def _names_a_maximum(body: Mapping[str, Any]) -> bool:
+    return body.get("max_completion_tokens") is not None or body.get("max_tokens") is not None

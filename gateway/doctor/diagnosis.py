@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.doctor.prints import HEAD, RUNGS, TOOLS, Block, Print
-from gateway.habits import charges_writes
 from gateway.types import Bucket, Deployment, NanoUSD
 
 MILLION = 1_000_000
@@ -154,7 +153,7 @@ def minimum(deployment: Deployment) -> int:
 
 def needs_marks(deployment: Deployment) -> bool:
     """Whether it caches only what the request marks: those do that charge for writing, and only if they are asked."""
-    return charges_writes(deployment) and not deployment.cache_writes
+    return deployment.price.charges_writes and not deployment.cache_writes
 
 
 def _elsewhere(visit: Visit) -> Cause:

@@ -8,9 +8,7 @@ from msgspec import Struct, field
 
 from gateway.tokens.encodings import O200K
 from gateway.tokens.families import Family, audio_tokens, file_tokens
-from gateway.tokens.images import Image
 from gateway.tokens.parts import Facts
-from gateway.types import Capability, Format
 
 SEALED_CHARS_TOKEN = 4
 """Of base64: no vendor packs a token of thought into less."""
@@ -27,100 +25,36 @@ class Guess(Struct, frozen=True):
 
 
 class Content(Struct):
-    """Facts of a request that hold on every deployment.  Read only, but for what is worked out when it is asked for.
+    """What a request holds, on whatever deployment, and how many tokens that is: the text without tools and schema.
 
-    Text does not include tools and schema.
+    Read only, but for what is worked out when it is asked for.
     """
 
-    format: Format
-    text: dict[str, int]  # tokens, by encoding
-    messages: int
-    system: bool
-    calls: int
-    parallel: int
-    images: list[Image]
-    audio: list[int]  # bytes of base64 text, each
-    files: list[int]  # the same
-    opaque: bool  # holds what only the provider can see: links to files, its own search
-    tools: int
-    tools_json: int  # tokens
-    tools_namespace: int  # tokens
-    forced: bool
-    named: bool
-    idle: bool  # no tool may be called
-    provider_tools: int
-    provider_calls: int  # of those, at most
-    cited: bool
-    schema: int  # tokens
-    thinking: bool
-    thoughts: int  # tokens, since the user last said something
-    old_thoughts: int  # from before
-    sealed: int  # characters
-    capabilities: frozenset[Capability]
-    output_requested: int | None  # tokens per answer; None: the client did not say
-    choices: int
+    facts: Facts
     bytes: int  # of the body
-    pieces: dict[str, int]  # at most, of what may be billed by the piece
+    text: dict[str, int]  # tokens, by encoding
+    tools_json: int = 0  # tokens
+    tools_namespace: int = 0  # tokens
+    schema: int = 0  # tokens
+    thoughts: int = 0  # tokens, since the user last said something
+    old_thoughts: int = 0  # from before
     guesses: dict[tuple[str, bool], Guess] = field(default_factory=dict)  # by family and thinking
     prefixes: list[tuple[int, int]] | None = None  # see gateway.habits
 
 
-def counted(
-    facts: Facts,
-    format: Format,  # noqa: A002  # the noun of gateway.types
-    size: int,
-    text: dict[str, int],
-    tools: tuple[int, int],
-    schema: int,
-    thoughts: tuple[int, int] = (0, 0),
-) -> Content:
-    """What was read and what was counted of it, together."""
-    return Content(
-        format=format,
-        text=text,
-        messages=facts.messages,
-        system=facts.system,
-        calls=facts.calls,
-        parallel=facts.parallel,
-        images=facts.images,
-        audio=facts.audio,
-        files=facts.files,
-        opaque=facts.opaque,
-        tools=len(facts.tools),
-        tools_json=tools[0],
-        tools_namespace=tools[1],
-        forced=facts.forced,
-        named=facts.named,
-        idle=facts.idle,
-        provider_tools=facts.provider_tools,
-        provider_calls=facts.provider_calls,
-        cited=facts.cited,
-        schema=schema,
-        thinking=facts.thinking,
-        thoughts=thoughts[0],
-        old_thoughts=thoughts[1],
-        sealed=facts.sealed,
-        capabilities=frozenset(facts.needs),
-        output_requested=facts.output_requested,
-        choices=facts.choices,
-        bytes=size,
-        pieces=facts.pieces,
-    )
-
-
 def first_guess(family: Family, content: Content, thinking: bool) -> float:  # a fact, not a mode
     """Input tokens by the family's rules alone, without pictures, sound and files."""
-    text = content.text.get(family.encoding)
-    total = family.start + family.message * content.messages
+    facts, text = content.facts, content.text.get(family.encoding)
+    total = family.start + family.message * facts.messages
     total += family.text * (content.text[O200K] if text is None else text)
-    if not content.system:
+    if not facts.system:
         total += family.unsystem
-    if shows_tools(family, content):
+    if shows_tools(family, facts):
         total += _tools(family, content)
-    if content.provider_tools or content.cited:
-        total += family.provider_tool * content.provider_tools + (family.cited if content.cited else 0)
-    if content.calls:
-        total += family.call * content.calls + family.parallel * content.parallel
+    if facts.provider_tools or facts.cited:
+        total += family.provider_tool * facts.provider_tools + (family.cited if facts.cited else 0)
+    if facts.calls:
+        total += family.call * facts.calls + family.parallel * facts.parallel
     if content.schema:
         total += family.schema_start + family.schema * content.schema
     total += family.thoughts * family.text * content.thoughts
@@ -132,56 +66,54 @@ def guessed(family: Family, content: Content, thinking: bool) -> Guess:  # a fac
     known = content.guesses.get((family.name, thinking))
     if known is not None:
         return known
+    facts = content.facts
     tokens, more = first_guess(family, content, thinking), unsure(family, content)
-    shown = has_media(content)
+    shown = bool(facts.images or facts.audio or facts.files)
     if shown:
-        likely, most = media(family, content)
+        likely, most = media(family, facts)
         tokens, more = tokens + likely, most - likely + more
-    kind = (shows_tools(family, content), content.schema > 0, thinking, shown)
+    kind = (shows_tools(family, facts), content.schema > 0, thinking, shown)
     guess = content.guesses[family.name, thinking] = Guess(tokens, more, kind)
     return guess
 
 
 def unsure(family: Family, content: Content) -> int:
     """What the model thought before and may be shown again beyond the first guess: tokens at most."""
-    if not (content.thoughts or content.old_thoughts or content.sealed):
+    sealed = content.facts.sealed
+    if not (content.thoughts or content.old_thoughts or sealed):
         return 0
     shown = ceil((1 - family.thoughts) * content.thoughts * family.text)
-    return shown + ceil(content.old_thoughts * family.text) + content.sealed // SEALED_CHARS_TOKEN
+    return shown + ceil(content.old_thoughts * family.text) + sealed // SEALED_CHARS_TOKEN
 
 
-def shows_tools(family: Family, content: Content) -> bool:
+def shows_tools(family: Family, facts: Facts) -> bool:
     """Whether the model is shown the request's tools."""
-    return content.tools > 0 and (family.idle or not content.idle)
+    return bool(facts.tools) and (family.idle or not facts.idle)
 
 
 def _tools(family: Family, content: Content) -> float:
+    facts = content.facts
     tokens = content.tools_namespace if family.namespace else content.tools_json
-    total = family.tools_start + family.tool * content.tools + family.tools * tokens
-    if not content.system:
+    total = family.tools_start + family.tool * len(facts.tools) + family.tools * tokens
+    if not facts.system:
         total += family.tools_unsystem
-    if content.forced:
+    if facts.forced:
         total += family.forced
-    return total + family.named if content.named else total
+    return total + family.named if facts.named else total
 
 
-def has_media(content: Content) -> bool:
-    """Whether there are pictures, sounds or files."""
-    return bool(content.images or content.audio or content.files)
-
-
-def media(family: Family, content: Content) -> tuple[int, int]:
+def media(family: Family, facts: Facts) -> tuple[int, int]:
     """Tokens of the pictures, sounds and files: expected, and at most."""
     expected = bound = 0
-    for image in content.images:
+    for image in facts.images:
         likely, most = family.image(image)
         expected += likely
         bound += most
-    for size in content.audio:
+    for size in facts.audio:
         likely, most = audio_tokens(family, size)
         expected += likely
         bound += most
-    for size in content.files:
+    for size in facts.files:
         likely, most = file_tokens(size)
         expected += likely
         bound += most
@@ -190,12 +122,13 @@ def media(family: Family, content: Content) -> tuple[int, int]:
 
 def ceiling(family: Family, content: Content) -> int:
     """What no request passes: a token is at least a byte of the body, plus what the family adds unseen."""
-    added = family.start + family.unsystem + family.message * content.messages + family.slack + family.thinking
-    if content.tools:
-        added += family.tools_start + family.tools_unsystem + family.tool * content.tools
+    facts = content.facts
+    added = family.start + family.unsystem + family.message * facts.messages + family.slack + family.thinking
+    if facts.tools:
+        added += family.tools_start + family.tools_unsystem + family.tool * len(facts.tools)
         added += max(0.0, family.forced) + family.named
-    added += family.call * content.calls + family.parallel * content.parallel
-    added += 2 * family.provider_tool * content.provider_tools + family.cited
+    added += family.call * facts.calls + family.parallel * facts.parallel
+    added += 2 * family.provider_tool * facts.provider_tools + family.cited
     if content.schema:
         added += family.schema_start
     return content.bytes + ceil(added)

@@ -20,7 +20,6 @@ from gateway.tokens.content import (
     CONTEXT_UNKNOWN,
     Content,
     ceiling,
-    counted,
     first_guess,
     guessed,
     media,
@@ -77,8 +76,8 @@ class Counter:
         else:
             facts = await self._off_loop(partial(read, request.format, request.body))
         if size <= INLINE_CHARS or self._unseen(facts) <= INLINE_CHARS:
-            return self._counted(facts, request.format, size)
-        return await self._off_loop(partial(self._counted, facts, request.format, size))
+            return self._counted(facts, size)
+        return await self._off_loop(partial(self._counted, facts, size))
 
     def estimate(
         self, content: Content, deployment: Deployment, thinking: bool | None = None
@@ -88,7 +87,7 @@ class Counter:
         `thinking` is whether the call will ask for it; None: as the client's request does.
         """
         family = self._family(deployment)
-        guess = guessed(family, content, content.thinking if thinking is None else thinking)
+        guess = guessed(family, content, content.facts.thinking if thinking is None else thinking)
         if family.exact:
             exact = ceil(guess.tokens)
             return Estimate(exact, exact)
@@ -104,7 +103,7 @@ class Counter:
         if bound < shown_bound:
             bound = shown_bound
         bound += guess.more
-        if content.opaque:
+        if content.facts.opaque:
             bound = max(bound, deployment.context_max or CONTEXT_UNKNOWN)
         return Estimate(round(expected), bound)
 
@@ -117,9 +116,9 @@ class Counter:
     ) -> None:
         """Calibrates by what the provider reported for this content, cached tokens included."""
         family = self._family(deployment)
-        if reported_input_tokens <= 0 or family.exact or content.opaque:
+        if reported_input_tokens <= 0 or family.exact or content.facts.opaque:
             return
-        guess = guessed(family, content, content.thinking if thinking is None else thinking)
+        guess = guessed(family, content, content.facts.thinking if thinking is None else thinking)
         kind = (deployment.id, guess.kind)
         calibration = self._calibrations.get(kind)
         if calibration is None:
@@ -163,14 +162,19 @@ class Counter:
             unseen += 2 * len(facts.tools_raw)
         return unseen * len(self._tallies)
 
-    def _counted(self, facts: Facts, format: Format, size: int) -> Content:  # noqa: A002  # the noun of gateway.types
-        text = {name: facts.tokens + tally.total(facts.texts) for name, tally in self._tallies.items()}
-        schema = self._tallies[O200K].one(facts.schema) if facts.schema else 0
-        listed = self._tools.of(facts.tools_raw, partial(_tool_tokens, facts)) if facts.tools else (0, 0)
-        if not (facts.thoughts or facts.old_thoughts):
-            return counted(facts, format, size, text, listed, schema)
-        total = self._tallies[O200K].total
-        return counted(facts, format, size, text, listed, schema, (total(facts.thoughts), total(facts.old_thoughts)))
+    def _counted(self, facts: Facts, size: int) -> Content:
+        content = Content(facts, size, {name: tally.total(facts.texts) for name, tally in self._tallies.items()})
+        if facts.tokens:
+            content.text = {name: facts.tokens + tokens for name, tokens in content.text.items()}
+        if facts.schema:
+            content.schema = self._tallies[O200K].one(facts.schema)
+        if facts.tools:
+            content.tools_json, content.tools_namespace = self._tools.of(facts.tools_raw, partial(_tool_tokens, facts))
+            facts.tools_raw = b""  # it is long, and needed no more
+        if facts.thoughts or facts.old_thoughts:
+            total = self._tallies[O200K].total
+            content.thoughts, content.old_thoughts = total(facts.thoughts), total(facts.old_thoughts)
+        return content
 
 
 def _tool_tokens(facts: Facts) -> tuple[int, int]:
@@ -186,7 +190,9 @@ def simulated_input_tokens(format: Format, body: Body) -> int:  # noqa: A002  # 
     Raises InvalidRequest.
     """
     facts = read(format, body)
-    text = {O200K: sum(map(encodings.count, facts.texts))}
-    schema = encodings.count(facts.schema) if facts.schema else 0
-    content = counted(facts, format, 0, text, _tool_tokens(facts) if facts.tools else (0, 0), schema)
-    return ceil(first_guess(SIMULATED, content, content.thinking) + media(SIMULATED, content)[0])
+    content = Content(facts, 0, {O200K: sum(map(encodings.count, facts.texts))})
+    if facts.schema:
+        content.schema = encodings.count(facts.schema)
+    if facts.tools:
+        content.tools_json, content.tools_namespace = _tool_tokens(facts)
+    return ceil(first_guess(SIMULATED, content, facts.thinking) + media(SIMULATED, facts)[0])

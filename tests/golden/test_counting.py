@@ -126,12 +126,13 @@ async def replay(rows, *, learn=True):
         content = await counter.content(
             Request("r", row.format, row.raw, body, row.model, stream=False, received=0.0, key=KEY)
         )
-        media = bool(content.images or content.audio or content.files)
-        kind = (name, content.tools > 0, content.schema > 0, content.thinking, media)
-        if not content.opaque:
+        facts = content.facts
+        media = bool(facts.images or facts.audio or facts.files)
+        kind = (name, bool(facts.tools), content.schema > 0, facts.thinking, media)
+        if not facts.opaque:
             estimate = counter.estimate(content, where)
-            plain = not (content.tools or content.schema or media)
-            tools = content.tools > 0 and not media
+            plain = not (facts.tools or content.schema or media)
+            tools = bool(facts.tools) and not media
             guesses.append(Guess(row.provider, estimate, row.reported, tools, plain, seen[kind] >= HELD_AFTER))
         if learn:
             counter.learn(where, content, row.reported)

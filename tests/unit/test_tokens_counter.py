@@ -368,7 +368,7 @@ def test_a_short_or_known_request_is_counted_without_leaving_the_loop(counter):
     long = "known before " * 8_000
     for tally in counter._tallies.values():
         tally.total([long])
-    assert at_once(counter.content(asked(chat(long, "and more")))).messages == 2
+    assert at_once(counter.content(asked(chat(long, "and more")))).facts.messages == 2
 
 
 HEAVY = {unit: chat(unit * (1_000_000 // len(unit.encode()))) for unit in ("x", " ", "word ", "字")}
