@@ -15,7 +15,6 @@ from msgspec import structs
 from gateway.errors import LimitReached
 from gateway.ledger.base import Ledger, Reservation, full, refusal
 from gateway.ledger.base import Line as Account
-from gateway.ledger.places import denies
 
 AT_ONCE = 100
 """Holds that one round trip carries."""
@@ -25,7 +24,7 @@ async def hold_all(ledger: Ledger, held: Sequence[Reservation]) -> None:
     """Every hold or none.  Raises BudgetExceeded, RateLimited with what the whole batch needs; LedgerUnavailable."""
     whole = _sums(held)
     for line, balance in zip(whole, await ledger.balances(whole), strict=True):
-        if denies(line) and full(line, balance.spent, balance.reserved):
+        if full(line, balance.spent, balance.reserved):
             raise refusal(line, balance.spent, balance.reserved, balance.resets, time.time())
     taken: list[Reservation] = []
     try:

@@ -29,7 +29,7 @@ import msgspec
 
 from gateway.errors import BudgetExceeded, LimitReached, RateLimited
 from gateway.money import dollars
-from gateway.types import STEP_KINDS, Account, Limit, NanoUSD, Record, Unit
+from gateway.types import STEP_KINDS, Account, Action, Limit, NanoUSD, Record, Unit
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
@@ -169,9 +169,14 @@ class Ledger(Protocol):
         ...
 
 
+def denies(line: Line) -> bool:
+    """Whether the line can be refused at all.  What costs nothing never is."""
+    return line.limit.action is Action.DENY and line.amount > 0
+
+
 def full(line: Line, spent: int, reserved: int) -> bool:
-    """Whether the limit has no room for the line.  What costs nothing is never refused."""
-    return line.amount > 0 and spent + reserved + line.amount > line.limit.amount
+    """Whether the limit refuses the line for want of room."""
+    return spent + reserved + line.amount > line.limit.amount and denies(line)
 
 
 def refusal(line: Line, spent: int, reserved: int, resets: float | None, now: float) -> LimitReached:

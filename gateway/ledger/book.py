@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.errors import Conflict
 from gateway.ledger.base import Balance, Line, Reservation, Settlement, Spent, full, refusal
-from gateway.ledger.places import Counters, Place, Placed, Take, denies, place
+from gateway.ledger.places import Counter, Counters, Place, Take, place
 from gateway.ledger.wire import encode
 from gateway.types import Record, Unit
 
@@ -95,10 +95,10 @@ def reserve(store: Store, reservation: Reservation, counters: Counters, now_ms: 
     lines = reservation.lines
     placed = place(lines, now_ms, counters)
     seen = [_sums(store, each, now_ms) for each in placed.places]
-    for number, line in enumerate(lines):
-        spent, reserved = seen[placed.of_line[number]]
-        if denies(line) and full(line, spent, reserved):
-            raise _refused(store, placed, number, line, (spent, reserved), now_ms)
+    for line, counter, at in zip(lines, placed.counters, placed.of_line, strict=True):
+        spent, reserved = seen[at]
+        if full(line, spent, reserved):
+            raise _refused(store, line, counter, (spent, reserved), now_ms)
     takes = tuple(placed.takes(now_ms))
     for take in takes:
         _add(store, take, 0, take.amount)
@@ -174,8 +174,7 @@ def balances(store: Store, lines: Sequence[Line], counters: Counters, now_ms: in
 def _sums(store: Store, each: Place, now_ms: int) -> tuple[int, int]:
     cells = store.cells(each.key)
     if not each.step:
-        cell = cells.get(0)
-        return (cell.spent, cell.reserved) if cell is not None else (0, 0)
+        return (cells[0].spent, cells[0].reserved) if 0 in cells else (0, 0)
     first = (now_ms - each.length) // each.step
     for gone in [slot for slot in cells if slot < first]:
         del cells[gone]
@@ -188,24 +187,23 @@ def _sums(store: Store, each: Place, now_ms: int) -> tuple[int, int]:
 
 def _add(store: Store, take: Take, spent: int, reserved: int) -> None:
     """A counter that was lost never goes below zero: that would be room that is not there."""
-    cells = store.cells(take.key)
-    cell = cells.get(take.slot)
-    if cell is None:
-        cell = cells[take.slot] = Cell()
+    key, slot = take.key, take.slot
+    cells = store.cells(key)
+    if slot not in cells:
+        cells[slot] = Cell()
+    cell = cells[slot]
     if spent:
         after = cell.spent + spent
-        cell.spent = max(0, after)
+        cell.spent = after if after > 0 else 0
     if reserved:
         after = cell.reserved + reserved
-        cell.reserved = max(0, after)
+        cell.reserved = after if after > 0 else 0
     cell.keep = take.keep
-    store.changed(take.key, take.slot)
+    store.changed(key, slot)
 
 
-def _refused(store: Store, placed: Placed, number: int, line: Line, seen: tuple[int, int], now_ms: int) -> Exception:
+def _refused(store: Store, line: Line, counter: Counter, seen: tuple[int, int], now_ms: int) -> Exception:
     spent, reserved = seen
-    cells = store.cells(placed.places[placed.of_line[number]].key)
-    used = [(slot, cell.spent + cell.reserved) for slot, cell in cells.items()]
-    excess = spent + reserved + line.amount - line.limit.amount
-    room_at = placed.counters[number].span.room_at(used, excess, now_ms)
+    used = [(slot, cell.spent + cell.reserved) for slot, cell in store.cells(counter.key).items()]
+    room_at = counter.span.room_at(used, spent + reserved + line.amount - line.limit.amount, now_ms)
     return refusal(line, spent, reserved, room_at, now_ms / 1000)

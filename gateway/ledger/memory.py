@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from gateway.ledger import book
@@ -64,12 +65,12 @@ class _Store:
 
     def __init__(self) -> None:
         self.records: dict[int, bytes] = {}
-        self._counters: dict[str, dict[int, book.Cell]] = {}
+        self._counters: defaultdict[str, dict[int, book.Cell]] = defaultdict(dict)
         self._holds: dict[str, book.Hold] = {}
         self._appended = 0
 
     def cells(self, key: str) -> dict[int, book.Cell]:
-        return self._counters.setdefault(key, {})
+        return self._counters[key]
 
     def changed(self, key: str, slot: int) -> None:  # noqa: ARG002 - changed in place
         return

@@ -102,20 +102,21 @@ class Placed(msgspec.Struct, frozen=True):
 
     def takes(self, now_ms: int) -> list[Take]:
         """The places as a hold of this moment remembers them."""
-        return [take(place, now_ms) for place in self.places]
+        return [
+            Take(each.key, each.unit, each.amount, 0, each.keep, each.share) if not each.step else _slotted(each, now_ms)
+            for each in self.places
+        ]
 
     def balances(self, lines: Sequence[Line], seen: Sequence[tuple[int, int]]) -> list[Balance]:
         """Of each line, from (spent, reserved) of each place."""
+        of_line = [seen[index] for index in self.of_line]
         return [
-            Balance(line.account, line.limit, *seen[index], counter.resets)
-            for line, index, counter in zip(lines, self.of_line, self.counters, strict=True)
+            Balance(line.account, line.limit, spent, reserved, counter.resets)
+            for line, (spent, reserved), counter in zip(lines, of_line, self.counters, strict=True)
         ]
 
 
-def take(place: Place, now_ms: int) -> Take:
-    """The place as a hold of this moment remembers it."""
-    if not place.step:
-        return Take(place.key, place.unit, place.amount, 0, place.keep, place.share)
+def _slotted(place: Place, now_ms: int) -> Take:
     slot = now_ms // place.step
     return Take(place.key, place.unit, place.amount, slot, (slot + 1) * place.step + place.length, place.share)
 
@@ -124,36 +125,30 @@ def place(lines: Sequence[Line], now_ms: int, counters: Counters) -> Placed:
     """Where each line is counted at this moment.  Raises ValueError for a negative amount."""
     index: dict[str, int] = {}
     places: list[Place] = []
-    of_line: list[int] = []
     found: list[Counter] = []
     start, end = 0, FOREVER
     for line in lines:
         counter = counters.of(line, now_ms)
-        key, span, amount = counter.key, counter.span, _bounded(line.amount)
-        at = index.get(key)
-        if at is None:
-            at = index[key] = len(places)
+        key, span, amount = counter.key, counter.span, line.amount
+        if not 0 <= amount <= AMOUNT_MAX:
+            amount = _bounded(amount)
+        found.append(counter)
+        if key not in index:
+            index[key] = len(places)
             keep = now_ms + KEEP_MS if span is NOW else counter.keep
             places.append(Place(key, line.limit.unit, amount, span.step, span.length, keep, counter.share))
-        elif places[at].amount < amount:
-            places[at] = msgspec.structs.replace(places[at], amount=amount)
-        of_line.append(at)
-        found.append(counter)
+        elif places[index[key]].amount < amount:
+            places[index[key]] = msgspec.structs.replace(places[index[key]], amount=amount)
         if span.start > start:
             start = span.start
         if span.end < end:
             end = span.end
-    return Placed(places, of_line, found, start, end)
+    return Placed(places, [index[counter.key] for counter in found], found, start, end)
 
 
 def counter_key(account: Account, unit: Unit, span: Span) -> str:
     """Distinct for distinct counters: only the last part is free text, those before cannot hold the divider."""
     return f"{unit}:{span.name}:{_escaped(account.kind)}~{_escaped(account.tenant)}~{account.id}"
-
-
-def denies(line: Line) -> bool:
-    """Whether the line can be refused at all.  What costs nothing never is."""
-    return line.limit.action is Action.DENY and line.amount > 0
 
 
 def _escaped(text: str) -> str:

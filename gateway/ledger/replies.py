@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from gateway.errors import LimitReached
-from gateway.ledger.base import Line, Spent, refusal
-from gateway.ledger.places import AMOUNT_MAX, Placed, denies
+from gateway.ledger.base import Line, Spent, denies, refusal
+from gateway.ledger.places import AMOUNT_MAX, Placed
 
 _pack = msgspec.msgpack.Encoder().encode
 
