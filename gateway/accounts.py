@@ -15,7 +15,23 @@ from msgspec.structs import replace
 
 from gateway.ledger.base import Line
 from gateway.plan import Plan, Step
-from gateway.types import ORGANISATION, STEP_KINDS, Account, Action, Deployment, Key, Limit, Request, Tenant, Unit
+from gateway.types import (
+    COST,
+    DENY,
+    INPUT_TOKENS,
+    ORGANISATION,
+    OUTPUT_TOKENS,
+    STEP_KINDS,
+    TOKENS,
+    Account,
+    Action,
+    Deployment,
+    Key,
+    Limit,
+    Request,
+    Tenant,
+    Unit,
+)
 
 SPANNING = frozenset({"global", "organisation", "provider", "deployment", "model"})
 """Accounts that a limit of everyone keeps for all tenants together; tags too."""
@@ -54,7 +70,7 @@ def capped(request: Request, tenant: Tenant, everyone: Iterable[Limit], deployme
     """Whether a hard limit of money holds for this request on this deployment."""
     for owner, limits in ((tenant.id, tenant.limits), (tenant.id, request.key.limits), ("", everyone)):
         for limit in limits:
-            if limit.unit is Unit.COST and limit.action is Action.DENY and holds(limit, request.received):
+            if limit.unit is COST and limit.action is DENY and holds(limit, request.received):
                 if limit.account in STEP_KINDS:
                     id_: str | None = _served_by(limit.account, deployment)
                 else:
@@ -68,7 +84,7 @@ def capped(request: Request, tenant: Tenant, everyone: Iterable[Limit], deployme
 def refuses_without_ledger(found: Iterable[Line], tenant: Tenant) -> bool:
     """Whether the request must wait for the ledger to come back."""
     if tenant.on_ledger_outage == "refuse_if_capped":
-        return any(line.limit.unit is Unit.COST and line.limit.action is Action.DENY for line in found)
+        return any(line.limit.unit is COST and line.limit.action is DENY for line in found)
     return tenant.on_ledger_outage != "pass"
 
 
@@ -209,14 +225,14 @@ def _amounts(plan: Plan) -> Amounts:
 
 
 def _amount(unit: Unit, amounts: Amounts) -> int:
-    """Compared by identity: a unit's hash costs more than all of this."""
-    if unit is Unit.COST:
-        return amounts[0]
-    if unit is Unit.TOKENS:
-        return amounts[1].worst_tokens.all
-    if unit is Unit.INPUT_TOKENS:
-        return amounts[1].worst_tokens.input
-    return amounts[1].worst_tokens.output if unit is Unit.OUTPUT_TOKENS else 1
+    cost, plan = amounts
+    if unit is COST:
+        return cost
+    if unit is TOKENS:
+        return plan.worst_tokens.all
+    if unit is INPUT_TOKENS:
+        return plan.worst_tokens.input
+    return plan.worst_tokens.output if unit is OUTPUT_TOKENS else 1
 
 
 def _served_by(kind: str, deployment: Deployment) -> str:

@@ -17,9 +17,10 @@ from gateway.savings import savings
 from gateway.tokens import Content, Counter
 from gateway.trial import Trial, with_waste
 from gateway.types import (
+    COST,
+    DENY,
     OUTPUT_BUCKETS,
     STEP_KINDS,
-    Action,
     Bucket,
     Cost,
     Deployment,
@@ -29,7 +30,6 @@ from gateway.types import (
     Request,
     Route,
     Tenant,
-    Unit,
     Usage,
 )
 
@@ -182,9 +182,9 @@ class Exchange:
         lines = tuple(
             Line(line.account, line.limit, missing)
             for index, line in enumerate(self.reservation.lines)
-            if line.limit.unit is Unit.COST
-            and line.limit.action is Action.DENY
-            and (missing := spent.of(Unit.COST, share_of(line.account)) - line.amount - self._added(index)) > 0
+            if line.limit.unit is COST
+            and line.limit.action is DENY
+            and (missing := spent.of(COST, share_of(line.account)) - line.amount - self._added(index)) > 0
         )
         if not lines:
             return None
@@ -389,9 +389,12 @@ class Exchange:
 
     def remaining(self, cost: NanoUSD) -> NanoUSD | None:
         """What the tightest hard budget has left once `cost` is settled; None without one."""
-        left = [
-            balance.limit.amount - balance.spent - balance.reserved + line.amount - cost
-            for balance, line in zip(self.balances, self.reservation.lines, strict=False)
-            if line.limit.unit is Unit.COST and line.limit.action is Action.DENY
-        ]
-        return max(0, min(left)) if left else None
+        least: NanoUSD | None = None
+        for number, balance in enumerate(self.balances):
+            limit = balance.limit
+            if limit.unit is COST and limit.action is DENY:
+                held = self.reservation.lines[number].amount
+                left = limit.amount - balance.spent - balance.reserved + held - cost
+                if least is None or left < least:
+                    least = left
+        return least if least is None or least > 0 else 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gateway.accounts import account_of, holds
 from gateway.ledger.base import Balance
-from gateway.types import Account, Action, Limit, Request, Tenant
+from gateway.types import DEGRADE, Account, Limit, Request, Tenant
 
 KNOWN_MAX = 10_000
 
@@ -32,7 +32,7 @@ class Fills:
         """Remembers what the ledger said of `degrade` budgets."""
         for balance in balances:
             limit = balance.limit
-            if limit.action is Action.DEGRADE:
+            if limit.action is DEGRADE:
                 if len(self._seen) >= KNOWN_MAX:
                     self._seen.clear()
                 share = (balance.spent + balance.reserved) / limit.amount if limit.amount else 1.0
@@ -45,7 +45,7 @@ class Fills:
         found: Fill | None = None
         for owner, limits in ((tenant.id, tenant.limits), (tenant.id, request.key.limits), ("", everyone)):
             for limit in limits:
-                if limit.action is Action.DEGRADE and holds(limit, request.received):
+                if limit.action is DEGRADE and holds(limit, request.received):
                     fill = self._known(limit, owner, request, tenant)
                     if fill is not None and (found is None or fill.share > found.share):
                         found = fill

@@ -11,7 +11,7 @@ from gateway.dialects.endpoints import FREE_FORM
 from gateway.exchange import Exchange
 from gateway.ledger.base import Balance
 from gateway.money import dollars
-from gateway.types import NanoUSD, Unit, Usage
+from gateway.types import CONCURRENT, COST, INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, TOKENS, NanoUSD, Unit, Usage
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -24,9 +24,11 @@ def reply_headers(exchange: Exchange) -> Headers:
     """Headers of a 200.  What it cost is known only where the whole reply is: not at the start of a stream."""
     request, step = exchange.request, exchange.step
     headers = [EVENTS, *NO_BUFFERING] if request.stream else [_media(exchange)]
-    headers.append((b"x-tollgate-request-id", request.id.encode()))
-    headers.append((b"x-tollgate-deployment", _text(step.deployment.id)))
-    headers.append((b"x-tollgate-attempts", b"%d" % (exchange.attempts + exchange.retries)))
+    headers += (
+        (b"x-tollgate-request-id", request.id.encode()),
+        (b"x-tollgate-deployment", _text(step.deployment.id)),
+        (b"x-tollgate-attempts", b"%d" % (exchange.attempts + exchange.retries)),
+    )
     if exchange.route is not None:
         headers.append((b"x-tollgate-route", _text(exchange.route.id)))
     if exchange.plan.reasons:
@@ -68,8 +70,8 @@ def rate_headers(balances: Iterable[Balance], now: float) -> Headers:
     tightest: dict[Unit, Balance] = {}
     for balance in balances:
         unit = balance.limit.unit
-        if unit is Unit.COST or unit is Unit.CONCURRENT:
-            continue  # before anything is hashed: a unit's hash costs more than all of this
+        if unit is COST or unit is CONCURRENT:
+            continue
         if unit not in tightest or balance.remaining < tightest[unit].remaining:
             tightest[unit] = balance
     headers: Headers = []
@@ -86,10 +88,10 @@ def _names(kind: bytes) -> Names:
 
 
 NAMES: dict[Unit, Names] = {
-    Unit.REQUESTS: _names(b"requests"),
-    Unit.TOKENS: _names(b"tokens"),
-    Unit.INPUT_TOKENS: _names(b"input-tokens"),  # Anthropic's words for what OpenAI does not limit
-    Unit.OUTPUT_TOKENS: _names(b"output-tokens"),
+    REQUESTS: _names(b"requests"),
+    TOKENS: _names(b"tokens"),
+    INPUT_TOKENS: _names(b"input-tokens"),  # Anthropic's words for what OpenAI does not limit
+    OUTPUT_TOKENS: _names(b"output-tokens"),
 }
 
 

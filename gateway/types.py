@@ -220,6 +220,10 @@ class Action(StrEnum):
     ALERT = "alert"
 
 
+DENY, DEGRADE, ALERT = Action
+"""By names of their own where every request asks: an attribute of an enumeration costs as much as ten of a struct."""
+
+
 class Unit(StrEnum):
     """What a limit counts."""
 
@@ -229,6 +233,9 @@ class Unit(StrEnum):
     INPUT_TOKENS = "input_tokens"
     OUTPUT_TOKENS = "output_tokens"
     CONCURRENT = "concurrent"  # requests in flight
+
+
+COST, REQUESTS, TOKENS, INPUT_TOKENS, OUTPUT_TOKENS, CONCURRENT = Unit  # likewise
 
 
 class Every(StrEnum):

@@ -29,7 +29,20 @@ import msgspec
 
 from gateway.errors import BudgetExceeded, LimitReached, RateLimited
 from gateway.money import dollars
-from gateway.types import STEP_KINDS, Account, Action, Limit, NanoUSD, Record, Unit
+from gateway.types import (
+    COST,
+    DENY,
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    REQUESTS,
+    STEP_KINDS,
+    TOKENS,
+    Account,
+    Limit,
+    NanoUSD,
+    Record,
+    Unit,
+)
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
@@ -78,12 +91,12 @@ class Spent(msgspec.Struct, frozen=True, gc=False):
         """The amount in `unit` of that share; places in flight are always given back."""
         if share and self.shares is not None:
             return self.shares.get(share, NOTHING).of(unit)
-        if unit is Unit.COST:
+        if unit is COST:
             return self.cost
-        if unit is Unit.REQUESTS:
+        if unit is REQUESTS:
             return self.requests
-        ins = self.input_tokens if unit in (Unit.TOKENS, Unit.INPUT_TOKENS) else 0
-        return ins + (self.output_tokens if unit in (Unit.TOKENS, Unit.OUTPUT_TOKENS) else 0)
+        ins = self.input_tokens if unit is TOKENS or unit is INPUT_TOKENS else 0
+        return ins + self.output_tokens if unit is TOKENS or unit is OUTPUT_TOKENS else ins
 
     def __add__(self, other: Spent) -> Spent:
         """Both together, whoever served them."""
@@ -110,7 +123,8 @@ class Balance(msgspec.Struct, frozen=True, gc=False):
     @property
     def remaining(self) -> int:
         """What can still be set aside; never negative."""
-        return max(0, self.limit.amount - self.spent - self.reserved)
+        left = self.limit.amount - self.spent - self.reserved
+        return left if left > 0 else 0
 
 
 class Settlement(StrEnum):
@@ -171,7 +185,7 @@ class Ledger(Protocol):
 
 def denies(line: Line) -> bool:
     """Whether the line can be refused at all.  What costs nothing never is."""
-    return line.limit.action is Action.DENY and line.amount > 0
+    return line.limit.action is DENY and line.amount > 0
 
 
 def full(line: Line, spent: int, reserved: int) -> bool:
@@ -184,7 +198,7 @@ def refusal(line: Line, spent: int, reserved: int, resets: float | None, now: fl
     limit = line.limit
     retry_after_s = max(0.0, resets - now) if resets is not None else None
     where = f"{line.account}, window {limit.window}"
-    if limit.unit is Unit.COST:
+    if limit.unit is COST:
         return BudgetExceeded(
             f"Budget exceeded for {where}: limit ${dollars(limit.amount)}, spent ${dollars(spent)}, "
             f"held by requests in flight ${dollars(reserved)}, needed ${dollars(line.amount)}.",

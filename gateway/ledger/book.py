@@ -40,6 +40,9 @@ class State(StrEnum):
     RELEASED = "R"
 
 
+OPEN, PRESUMED, SETTLED, RELEASED = State
+
+
 @dataclass(slots=True)
 class Cell:
     """A counter, or one slot of a rolling one."""
@@ -90,31 +93,31 @@ class Store(Protocol):
 def reserve(store: Store, reservation: Reservation, counters: Counters, now_ms: int) -> list[Balance]:
     """Sets every line aside or none.  Raises BudgetExceeded, RateLimited; Conflict for an id that was used before."""
     known = store.hold(reservation.id)
-    if known is not None and (known.state is State.OPEN or known.until > now_ms):
+    if known is not None and (known.state is OPEN or known.until > now_ms):
         raise Conflict(f"Request id {reservation.id} is already in the ledger.")
-    lines = reservation.lines
-    placed = place(lines, now_ms, counters)
+    placed = place(reservation.lines, now_ms, counters)
     seen = [_sums(store, each, now_ms) for each in placed.places]
-    for line, counter, at in zip(lines, placed.counters, placed.of_line, strict=True):
-        spent, reserved = seen[at]
+    for line, counter, number in placed.of_line:
+        spent, reserved = seen[number]
         if full(line, spent, reserved):
             raise _refused(store, line, counter, (spent, reserved), now_ms)
     takes = tuple(placed.takes(now_ms))
-    for take in takes:
+    for number, take in enumerate(takes):
         _add(store, take, 0, take.amount)
+        spent, reserved = seen[number]
+        seen[number] = spent, reserved + take.amount
     until = now_ms + int(reservation.ttl_s * 1000)
-    store.put(Hold(reservation.id, State.OPEN, until, takes, encode(reservation.draft)))
-    after = [(spent, reserved + take.amount) for (spent, reserved), take in zip(seen, takes, strict=True)]
-    return placed.balances(lines, after)
+    store.put(Hold(reservation.id, OPEN, until, takes, encode(reservation.draft)))
+    return placed.balances(seen)
 
 
 def extend(store: Store, reservation: Reservation, ttl_s: float, now_ms: int) -> bool:
     """Moves the expiry of an open hold, never backward."""
     hold = store.hold(reservation.id)
-    if hold is None or hold.state is not State.OPEN:
+    if hold is None or hold.state is not OPEN:
         return False
     until = max(hold.until, now_ms + int(ttl_s * 1000))
-    store.put(Hold(hold.id, State.OPEN, until, hold.takes, hold.draft))
+    store.put(Hold(hold.id, OPEN, until, hold.takes, hold.draft))
     return True
 
 
@@ -123,14 +126,14 @@ def settle(
 ) -> Settlement:
     """Books what was spent in place of what was held or presumed, once."""
     hold = store.hold(reservation.id)
-    if hold is None or hold.state is State.RELEASED:
+    if hold is None or hold.state is RELEASED:
         found = Settlement.UNKNOWN
         at_ms = int(reservation.draft.at * 1000)
         for take in place(reservation.lines, at_ms, counters).takes(at_ms):
             _add(store, take, spent.of(UNITS[take.unit], take.share), 0)
-    elif hold.state is State.SETTLED:
+    elif hold.state is SETTLED:
         return Settlement.AGAIN
-    elif hold.state is State.OPEN:
+    elif hold.state is OPEN:
         found = Settlement.SETTLED
         for take in hold.takes:
             _add(store, take, spent.of(UNITS[take.unit], take.share), -take.amount)
@@ -138,7 +141,7 @@ def settle(
         found = Settlement.LATE
         for take in hold.takes:
             _add(store, take, spent.of(UNITS[take.unit], take.share) - take.presumed, 0)
-    store.put(Hold(reservation.id, State.SETTLED, now_ms + SETTLED_KEPT_MS))
+    store.put(Hold(reservation.id, SETTLED, now_ms + SETTLED_KEPT_MS))
     store.append(encode(record))
     return found
 
@@ -146,12 +149,12 @@ def settle(
 def release(store: Store, reservation: Reservation, now_ms: int) -> None:
     """Frees an open hold.  A presumption stands until it is settled."""
     hold = store.hold(reservation.id)
-    if hold is not None and hold.state in (State.PRESUMED, State.SETTLED):
+    if hold is not None and hold.state in (PRESUMED, SETTLED):
         return
-    if hold is not None and hold.state is State.OPEN:
+    if hold is not None and hold.state is OPEN:
         for take in hold.takes:
             _add(store, take, 0, -take.amount)
-    store.put(Hold(reservation.id, State.RELEASED, now_ms + RELEASED_KEPT_MS))
+    store.put(Hold(reservation.id, RELEASED, now_ms + RELEASED_KEPT_MS))
 
 
 def expire(store: Store, now_ms: int) -> int:
@@ -161,14 +164,14 @@ def expire(store: Store, now_ms: int) -> int:
         for take in hold.takes:
             _add(store, take, take.presumed, -take.amount)
         store.append(hold.draft)
-        store.put(Hold(hold.id, State.PRESUMED, now_ms + PRESUMED_KEPT_MS, hold.takes, hold.draft))
+        store.put(Hold(hold.id, PRESUMED, now_ms + PRESUMED_KEPT_MS, hold.takes, hold.draft))
     return len(due)
 
 
 def balances(store: Store, lines: Sequence[Line], counters: Counters, now_ms: int) -> list[Balance]:
     """What is spent and reserved now."""
     placed = place(lines, now_ms, counters)
-    return placed.balances(lines, [_sums(store, each, now_ms) for each in placed.places])
+    return placed.balances([_sums(store, each, now_ms) for each in placed.places])
 
 
 def _sums(store: Store, each: Place, now_ms: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.ledger.base import Balance, Line, share_of
 from gateway.ledger.windows import FOREVER, Span, Spans
-from gateway.types import Account, Action, Limit, Unit
+from gateway.types import CONCURRENT, Account, Limit, Unit
 
 AMOUNT_MAX = 2**53 - 1
 """The largest amount that is exact in Lua: 9,007,199 dollars.  More needs more room than any limit has."""
@@ -55,7 +55,7 @@ class Counters:
         return fresh
 
     def _counter(self, account: Account, limit: Limit, now_ms: int) -> Counter:
-        span = NOW if limit.unit is Unit.CONCURRENT else self._spans.at(limit.window, now_ms)
+        span = NOW if limit.unit is CONCURRENT else self._spans.at(limit.window, now_ms)
         key = counter_key(account, limit.unit, span)
         if self._stem is not None:
             key = self._stem(account) + key
@@ -88,62 +88,62 @@ class Take(msgspec.Struct, array_like=True, frozen=True, gc=False):
     @property
     def presumed(self) -> int:
         """What is booked when nobody settles.  A place in flight is only given back."""
-        return 0 if self.unit == Unit.CONCURRENT else self.amount
+        return 0 if self.unit == CONCURRENT else self.amount
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """Lines at one moment: the distinct counters, which of them each line uses, and for how long this is so."""
+    """Lines at one moment: what they want of distinct counters, and for how long this is so."""
 
     places: list[Place]
-    of_line: list[int]
-    counters: list[Counter]  # of each line
+    of_line: list[tuple[Line, Counter, int]]  # the number of its place
     start: int
     end: int
 
     def takes(self, now_ms: int) -> list[Take]:
         """The places as a hold of this moment remembers them."""
-        return [
-            Take(each.key, each.unit, each.amount, 0, each.keep, each.share) if not each.step else _slotted(each, now_ms)
-            for each in self.places
-        ]
+        return [take(place, now_ms) for place in self.places]
 
-    def balances(self, lines: Sequence[Line], seen: Sequence[tuple[int, int]]) -> list[Balance]:
+    def balances(self, seen: Sequence[tuple[int, int]]) -> list[Balance]:
         """Of each line, from (spent, reserved) of each place."""
-        of_line = [seen[index] for index in self.of_line]
-        return [
-            Balance(line.account, line.limit, spent, reserved, counter.resets)
-            for line, (spent, reserved), counter in zip(lines, of_line, self.counters, strict=True)
-        ]
+        found = []
+        for line, counter, number in self.of_line:
+            spent, reserved = seen[number]
+            found.append(Balance(line.account, line.limit, spent, reserved, counter.resets))
+        return found
 
 
-def _slotted(place: Place, now_ms: int) -> Take:
-    slot = now_ms // place.step
-    return Take(place.key, place.unit, place.amount, slot, (slot + 1) * place.step + place.length, place.share)
+def take(place: Place, now_ms: int) -> Take:
+    """The place as a hold of this moment remembers it."""
+    step = place.step
+    if not step:
+        return Take(place.key, place.unit, place.amount, 0, place.keep, place.share)
+    slot = now_ms // step
+    return Take(place.key, place.unit, place.amount, slot, (slot + 1) * step + place.length, place.share)
 
 
 def place(lines: Sequence[Line], now_ms: int, counters: Counters) -> Placed:
     """Where each line is counted at this moment.  Raises ValueError for a negative amount."""
-    index: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     places: list[Place] = []
-    found: list[Counter] = []
+    of_line: list[tuple[Line, Counter, int]] = []
     start, end = 0, FOREVER
     for line in lines:
         counter = counters.of(line, now_ms)
         key, span, amount = counter.key, counter.span, line.amount
         if not 0 <= amount <= AMOUNT_MAX:
             amount = _bounded(amount)
-        found.append(counter)
-        if key not in index:
-            index[key] = len(places)
+        if key not in numbers:
+            numbers[key] = len(places)
             keep = now_ms + KEEP_MS if span is NOW else counter.keep
             places.append(Place(key, line.limit.unit, amount, span.step, span.length, keep, counter.share))
-        elif places[index[key]].amount < amount:
-            places[index[key]] = msgspec.structs.replace(places[index[key]], amount=amount)
+        elif places[numbers[key]].amount < amount:
+            places[numbers[key]] = msgspec.structs.replace(places[numbers[key]], amount=amount)
+        of_line.append((line, counter, numbers[key]))
         if span.start > start:
             start = span.start
         if span.end < end:
             end = span.end
-    return Placed(places, [index[counter.key] for counter in found], found, start, end)
+    return Placed(places, of_line, start, end)
 
 
 def counter_key(account: Account, unit: Unit, span: Span) -> str:

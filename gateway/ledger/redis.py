@@ -190,18 +190,18 @@ class RedisLedger:
             server = self.server(shard) or ""
         for _ in range(WINDOW_TRIES):
             placed = place(lines, self.now_ms(), self._counters)
-            checks = [check(line, index) for line, index in zip(lines, placed.of_line, strict=True)]
+            checks = [check(line, number) for line, _, number in placed.of_line]
             asked = _pack((placed.places, checks))
             args = (placed.start, placed.end, _ms(reservation.ttl_s), reservation.id, asked, draft, server)
             hold, holds, _ = self.hold_keys(shard, reservation.id)
             reply = await self.run(SCRIPTS.reserve, shard, (hold, holds, self.key(shard, EPOCH)), args)
             match reply[0]:
                 case 0:
-                    return placed.balances(lines, pairs(reply))
+                    return placed.balances(pairs(reply))
                 case 1:
                     self._moved(reply)
                 case 2:
-                    raise RefusedError(refused_by(lines, placed, reply))
+                    raise RefusedError(refused_by(placed, reply))
                 case 4:
                     raise RefusedError(unavailable("it was restarted; what it may have forgotten is being restored"))
                 case _:
@@ -245,7 +245,7 @@ class RedisLedger:
             args = (placed.start, placed.end, _pack(placed.places))
             reply = await self.run(SCRIPTS.balances, shard, (self.key(shard, "holds"),), args)
             if reply[0] == OK:
-                return placed.balances(lines, pairs(reply))
+                return placed.balances(pairs(reply))
             self._moved(reply)
         raise unavailable("the server's clock and ours disagree about the window")
 
@@ -335,25 +335,22 @@ class RedisLedger:
 
     async def run(self, script: Script, shard: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Reply:
         now = "" if self._clock is None else _ms(self._clock())
-        try:
-            return await self.call(shard, ("EVALSHA", script.sha, len(keys), *keys, now, *args))
-        except ScriptUnknownError:
-            return await self.call(shard, ("EVAL", script.text, len(keys), *keys, now, *args))
+        rest = (len(keys), *keys, now, *args)
+        reply = await self._routing.call(shard, ("EVALSHA", script.sha, *rest))
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):  # the server was restarted
+            reply = await self._routing.call(shard, ("EVAL", script.text, *rest))
+        return self._accepted(shard, reply)
 
     async def call(self, shard: str, command: Command) -> Reply:
-        reply = await self._routing.call(shard, command)
+        return self._accepted(shard, await self._routing.call(shard, command))
+
+    def _accepted(self, shard: str, reply: Reply) -> Reply:
         if not isinstance(reply, hiredis.ReplyError):
             return reply
         message = str(reply)
-        if message.startswith("NOSCRIPT"):
-            raise ScriptUnknownError
         if "READONLY" in message or "MASTERDOWN" in message:  # within a script older servers put it further back
             self._routing.reset(shard)
         raise unavailable(message)
-
-
-class ScriptUnknownError(Exception):
-    """The server has forgotten the script: it was restarted."""
 
 
 class RefusedError(Exception):

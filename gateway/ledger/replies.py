@@ -11,10 +11,10 @@ from gateway.ledger.places import AMOUNT_MAX, Placed
 _pack = msgspec.msgpack.Encoder().encode
 
 
-def check(line: Line, index: int) -> tuple[int, int, int]:
+def check(line: Line, number: int) -> tuple[int, int, int]:
     """What reserve looks at for a line: its place's number, its limit (-1: never refuses), its amount."""
-    limit = min(line.limit.amount, AMOUNT_MAX - 1) if denies(line) else -1
-    return index + 1, limit, min(line.amount, AMOUNT_MAX)
+    amount, limit = line.amount, line.limit.amount if denies(line) else -1
+    return number + 1, limit if limit < AMOUNT_MAX else AMOUNT_MAX - 1, amount if amount < AMOUNT_MAX else AMOUNT_MAX
 
 
 def used(spent: Spent) -> bytes:
@@ -38,12 +38,12 @@ def pairs(reply: list[int]) -> list[tuple[int, int]]:
     return list(zip(reply[2::2], reply[3::2], strict=True))
 
 
-def refused_by(lines: list[Line], placed: Placed, reply: list[int]) -> LimitReached:
+def refused_by(placed: Placed, reply: list[int]) -> LimitReached:
     """The error that says which line was full."""
     _, now, number, spent, reserved, wait = reply
-    span = placed.counters[number - 1].span
-    room_at = span.resets if wait < 0 else (now + wait) / 1000
-    return refusal(lines[number - 1], spent, reserved, room_at, now / 1000)
+    line, counter, _ = placed.of_line[number - 1]
+    room_at = counter.resets if wait < 0 else (now + wait) / 1000
+    return refusal(line, spent, reserved, room_at, now / 1000)
 
 
 def age(entry_id: bytes) -> tuple[int, int]:

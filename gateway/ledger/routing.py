@@ -7,7 +7,7 @@ that is remembered.  Each node has its own connection and circuit; a slow one de
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -24,8 +24,8 @@ class Routing(Protocol):
 
     spans_shards: bool  # whether one script may touch several shards
 
-    async def call(self, shard: str, command: Command) -> Reply:
-        """The answer; an error the server gives is a value.  Raises LedgerUnavailable."""
+    def call(self, shard: str, command: Command) -> Awaitable[Reply]:
+        """The answer; an error the server gives is a value.  Raises LedgerUnavailable, maybe before it is awaited."""
         ...
 
     def reset(self, shard: str) -> None:
@@ -49,8 +49,8 @@ class Single:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    async def call(self, shard: str, command: Command) -> Reply:  # noqa: ARG002 - there is only one place
-        return await self._link.call(command)
+    def call(self, shard: str, command: Command) -> Awaitable[Reply]:  # noqa: ARG002 - there is only one place
+        return self._link.call(command)
 
     def reset(self, shard: str) -> None:  # noqa: ARG002 - there is only one place
         self._link.reset()
