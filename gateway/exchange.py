@@ -42,7 +42,7 @@ COUNTED_CHARS_MAX = 200_000
 """Of an answer that is thrown away: a body without end must not hold up everyone else while it is counted."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Exchange:
     """Mutable, owned by one `Pipeline.run`.  Times are `loop.time()` seconds but for `request.received`."""
 

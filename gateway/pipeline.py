@@ -110,6 +110,7 @@ class Pipeline:
         self.limits = tuple(limits)  # of everyone
         self.hold_s = hold_s
         self.now = asyncio.get_running_loop().time
+        self.keeper = Keeper(parts.ledger, hold_s)
         self.entrance = Entrance(parts.health, parts.gates, parts.credentials, self.now)
 
     async def run(self, request: Request, tenant: Tenant, send: Send) -> Outcome:
@@ -141,11 +142,11 @@ class Pipeline:
     async def carried(self, exchange: Exchange, send: Send) -> None:
         """The same, done: reserved, served, settled."""
         await self.reserve(exchange)
-        keeper = Keeper(self.parts.ledger, exchange.holds, self.hold_s)
+        self.keeper.keep(exchange)
         try:
             await self.serve(exchange, send)
         finally:
-            keeper.stop()
+            self.keeper.leave(exchange)
             await self.settle(exchange)
 
     async def reserve(self, exchange: Exchange) -> None:
@@ -365,13 +366,13 @@ class Pipeline:
 
     async def follow(self, exchange: Exchange) -> None:
         """An answer that is made in the background is settled when it is there; its hold lasts until then."""
-        keeper = Keeper(self.parts.ledger, exchange.holds, self.hold_s)
         dialect = self.dialects[exchange.step.deployment.provider.dialect]
+        self.keeper.keep(exchange)
         async with self.parts.background.kept(exchange):
             try:
                 usage = await self.parts.background.made(exchange, self.parts, dialect)
             finally:
-                keeper.stop()
+                self.keeper.leave(exchange)
             exchange.finished = exchange.error is None
             await self.book(exchange, usage)
 
