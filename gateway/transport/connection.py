@@ -71,7 +71,8 @@ class Connection(asyncio.Protocol):
         while not self._has_head:
             if self._failure is not None:
                 raise self._failure
-            await self._wait()
+            self._waiter = self._loop.create_future()
+            await self._waiter
 
     def __aiter__(self) -> Self:
         return self
@@ -83,7 +84,8 @@ class Connection(asyncio.Protocol):
                 raise StopAsyncIteration
             if self._failure is not None:
                 raise self._failure
-            await self._wait()
+            self._waiter = self._loop.create_future()
+            await self._waiter
         chunks, self._chunks, self._waiting_bytes = self._chunks, [], 0
         if self._paused and self._transport is not None and not self._transport.is_closing():
             self._paused = False
@@ -164,13 +166,6 @@ class Connection(asyncio.Protocol):
             )
             self._failure.__cause__ = cause
         self._parser = None
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from gateway.protocol import Protocol
@@ -38,21 +39,27 @@ class Wire(asyncio.Transport):
         pass
 
 
-async def answered(headers: Headers, request: bytes = b"GET /%61?b=c HTTP/1.1\r\nhost: here\r\n\r\n") -> Wire:
-    """What a client gets whose request is answered with "ok" under these headers."""
+async def answered(
+    headers: Headers,
+    request: bytes = b"GET /%61?b=c HTTP/1.1\r\nhost: here\r\n\r\n",
+    parts: Sequence[bytes] = (b"ok",),
+    protocol: type[HttpToolsProtocol] = Protocol,
+) -> Wire:
+    """What a client gets whose request is answered with these parts under these headers."""
     asked: list[str] = []
 
     async def app(scope, receive, send):
         await receive()
         asked.append(scope["path"])
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"ok"})
+        for number, part in enumerate(parts, 1):
+            await send({"type": "http.response.body", "body": part, "more_body": number < len(parts)})
 
-    config = uvicorn.Config(app, http=Protocol, ws="none", lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False)
     config.load()
     state, wire = ServerState(), Wire()
     state.default_headers = [(b"date", b"today")]
-    connection = Protocol(config, state, {})
+    connection = protocol(config, state, {})
     connection.connection_made(wire)
     connection.data_received(request)
     await asyncio.gather(*state.tasks)
@@ -82,8 +89,30 @@ async def test_a_tab_and_letters_beyond_ascii_may_stand_in_a_header():
 
 
 async def test_a_reply_without_a_length_comes_in_chunks():
-    wire = await answered([])
-    assert wire.data.partition(b"\r\n\r\n")[2] == b"2\r\nok\r\n0\r\n\r\n"
+    wire = await answered([], parts=[b"ok", b"", b"0123456789abcdef", b""])
+    head, _, body = wire.data.partition(b"\r\n\r\n")
+    assert head.endswith(b"\r\ntransfer-encoding: chunked")
+    assert body == b"2\r\nok\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize("asked", [b"", b"connection: close\r\n"])
+@pytest.mark.parametrize(
+    ("headers", "parts"),
+    [
+        (PLAIN, [b"ok"]),
+        (PLAIN, [b"o", b"k"]),
+        ([], [b"ok"]),
+        ([], [b"a", b"", b"b"]),
+        ([(b"transfer-encoding", b"chunked")], [b"a", b"b"]),
+        ([(b"connection", b"close")], [b"a", b"b"]),
+    ],
+)
+async def test_every_byte_is_the_one_that_uvicorn_sends(method, asked, headers, parts):
+    request = method + b" /a HTTP/1.1\r\n" + asked + b"\r\n"
+    ours = await answered(headers, request, parts)
+    theirs = await answered(headers, request, parts, HttpToolsProtocol)
+    assert (ours.data, ours.closed) == (theirs.data, theirs.closed)
 
 
 @pytest.mark.parametrize(
