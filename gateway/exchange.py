@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from gateway import money
 from gateway.dialects.base import Decoder
+from gateway.draft import draft
 from gateway.errors import GatewayError, UpstreamBroken, UpstreamTimeout
 from gateway.ledger.base import NOTHING, Balance, Line, Reservation, Spent, share_of
 from gateway.plan import Mode, Plan, Said, Step
@@ -84,7 +85,7 @@ class Exchange:
 
     def reserve(self, lines: tuple[Line, ...], hold_s: float) -> Reservation:
         """The reservation for the whole plan, with the record that stands if we die before settling."""
-        self.reservation = Reservation(self.request.id, self.tenant.id, lines, self._draft(), hold_s)
+        self.reservation = Reservation(self.request.id, self.tenant.id, lines, draft(self), hold_s)
         return self.reservation
 
     def turn_to(self, step: Step) -> None:
@@ -212,7 +213,10 @@ class Exchange:
 
     def _shares(self, last: Spent) -> dict[str, Spent] | None:
         """What each deployment and provider served; None where no account asks."""
-        if STEP_KINDS.isdisjoint([line.account.kind for line in self.reservation.lines]):
+        for line in self.reservation.lines:
+            if line.account.kind in STEP_KINDS:
+                break
+        else:
             return None
         counted = bool(self.spilt) and self.spilt[-1][0] is self.step  # the last attempt failed: its request is there
         own = Spent(last.cost, 0 if counted else last.requests, last.input_tokens, last.output_tokens)
@@ -332,16 +336,20 @@ class Exchange:
             baseline_cost=self.baseline_cost(used) if usage else None,
             savings=savings(self.request, self.plan, self.step, used, cost.total, self._priced) if usage else {},
             overhead_cost=owed if self.request.shadow_of else overhead,
+            tokens_estimated=self.step.estimate.expected,
             flags=used.flags,
         )
         return Spent(owed, 1, every.input_tokens, every.output_tokens, self._shares(last)), record
 
     def _told(self, now: float) -> Record:
         """What happened, but for what was used: the draft with what it could not know."""
-        draft, deployment = self.reservation.draft, self.step.deployment
+        before, deployment = self.reservation.draft, self.step.deployment
         first = self.resumed.first_byte if self.resumed else self.first_byte
+        reserved = before.reserved
+        for extra in self.extras:
+            reserved += extra.draft.reserved
         return replace(
-            draft,
+            before,
             version=1,
             deployment=deployment.id,
             provider=deployment.provider.id,
@@ -349,42 +357,13 @@ class Exchange:
             outcome=self.outcome(),
             response_model=self.decoder.meter.response_model if self.decoder else "",
             finish_reason=self.decoder.meter.finish_reason if self.decoder else "",
-            reserved=draft.reserved + sum([extra.draft.reserved for extra in self.extras]),
+            reserved=reserved,
             status=self.status,
             error=self.error.code if self.error else "",
             attempts=self.attempts + self.retries,
             latency_ms=round((now - self.began) * 1000),
             first_token_ms=round((first - self.began) * 1000) if first is not None else 0,
-            tokens_estimated=self.step.estimate.expected,
             reasons="; ".join(self.plan.reasons),
-        )
-
-    def _draft(self) -> Record:
-        """What stands if we die before settling; `close` makes of it what happened."""
-        request, deployment, worst = self.request, self.step.deployment, self.plan.worst_cost
-        return Record(
-            id=request.id,
-            version=0,
-            at=request.received,
-            tenant=self.tenant.id,
-            key=request.key.id,
-            endpoint=request.format,
-            model=request.model,
-            route=self.route.id if self.route else "",
-            deployment=deployment.id,
-            provider=deployment.provider.id,
-            upstream_model=deployment.upstream_model,
-            outcome=Outcome.PRESUMED,
-            stream=request.stream,
-            user=request.user,
-            task=request.task,
-            tags=request.tags,
-            estimated=True,
-            cost=worst,
-            reserved=worst or 0,
-            tokens_estimated=self.step.estimate.expected,
-            reasons="; ".join(self.plan.reasons),
-            shadow_of=request.shadow_of,
         )
 
     def remaining(self, cost: NanoUSD) -> NanoUSD | None:

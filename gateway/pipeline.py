@@ -354,7 +354,8 @@ class Pipeline:
         if meter is not None and meter.pending and exchange.held:
             parts.background.spawn(self.follow(exchange))
         else:
-            await self.book(exchange, exchange.usage(await self.generated(exchange), self.now()))
+            generated = await self.generated(exchange) if exchange.uncounted() else 0
+            await self.book(exchange, exchange.usage(generated, self.now()))
 
     async def generated(self, exchange: Exchange) -> int:
         """Tokens that a settlement has to count itself: whoever cancels it gets it all the same."""

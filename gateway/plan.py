@@ -233,12 +233,17 @@ class Plan(Struct, frozen=True):
     @property
     def worst_tokens(self) -> Tokens:
         """The most tokens that can be used: for limits on tokens."""
-        ins = [step.estimate.bound for step in self.steps]
-        outs = [step.output_cap * step.choices for step in self.steps]
-        both = [one + other for one, other in zip(ins, outs, strict=True)]
-        if self.mode is Mode.CASCADE:
-            return Tokens(sum(both), sum(ins), sum(outs))
-        return Tokens(max(both, default=0), max(ins, default=0), max(outs, default=0))
+        together = self.mode is Mode.CASCADE
+        both = ins = outs = 0
+        for step in self.steps:
+            went_in, came_out = step.estimate.bound, step.output_cap * step.choices
+            if together:
+                both, ins, outs = both + went_in + came_out, ins + went_in, outs + came_out
+                continue
+            both = went_in + came_out if went_in + came_out > both else both
+            ins = went_in if went_in > ins else ins
+            outs = came_out if came_out > outs else outs
+        return Tokens(both, ins, outs)
 
     def frugal(self) -> Plan:
         """Only the steps that cost no more than the first, at worst: what is left when a budget is nearly full."""

@@ -33,7 +33,9 @@ class Saving(StrEnum):
     CAPS = "caps"  # of reasoning and output: what such answers have had without, at the price of the place that served
 
 
-MODELLED = frozenset({Saving.ROUTING, Saving.CAPS})
+REPORTED, BATCH, TIER, CACHING, ARBITRAGE, ROUTING, CAPS = Saving
+
+MODELLED = frozenset({ROUTING, CAPS})
 """Rest on what another model, or the same without a cap, might have said.  All others reprice the tokens that were."""
 
 _CACHE = frozenset(bucket for bucket in INPUT_BUCKETS if "cache" in bucket)
@@ -50,14 +52,14 @@ def savings(
     if billed is None or request.shadow_of:
         return {}
     place, uncached = step.deployment, _uncached(usage)
-    chain: list[tuple[Saving, NanoUSD | None]] = [(Saving.REPORTED, priced(usage, place).total)]
+    chain: list[tuple[Saving, NanoUSD | None]] = [(REPORTED, priced(usage, place).total)]
     if uncached is not usage:
         whole = usage if usage.service_tier in money.STANDARD_TIERS else replace(usage, service_tier="")
-        cause = Saving.BATCH if usage.service_tier == money.BATCH else Saving.TIER
-        chain += [(cause, priced(whole, place).total), (Saving.CACHING, priced(uncached, place).total)]
-    chain.append((Saving.ARBITRAGE, _elsewhere(plan, step, uncached, priced)))
+        cause = BATCH if usage.service_tier == money.BATCH else TIER
+        chain += [(cause, priced(whole, place).total), (CACHING, priced(uncached, place).total)]
+    chain.append((ARBITRAGE, _elsewhere(plan, step, uncached, priced)))
     if plan.baseline is not None:
-        chain.append((Saving.ROUTING, priced(uncached, plan.baseline.deployment).total))
+        chain.append((ROUTING, priced(uncached, plan.baseline.deployment).total))
     found: dict[str, NanoUSD] = {}
     before = billed
     for cause, cost in chain:
@@ -65,7 +67,7 @@ def savings(
             found[str(cause)] = cost - before
             before = cost
     if capped := _capped(request, plan, step, usage, priced):
-        found[str(Saving.CAPS)] = capped
+        found[str(CAPS)] = capped
     return found
 
 
@@ -92,9 +94,10 @@ def _elsewhere(plan: Plan, step: Step, usage: Usage, priced: Priced) -> NanoUSD 
     model = _model(step.deployment.upstream_model)
     if plan.baseline is not None and _model(plan.baseline.deployment.upstream_model) == model:
         return priced(usage, plan.baseline.deployment).total
-    places = {
-        each.deployment.id: each.deployment for each in plan.steps if _model(each.deployment.upstream_model) == model
-    }
+    places: dict[str, Deployment] = {}
+    for each in plan.steps:
+        if _model(each.deployment.upstream_model) == model:
+            places[each.deployment.id] = each.deployment
     if len(places) < 2:
         return None
     costs = [cost for place in places.values() if (cost := priced(usage, place).total) is not None]

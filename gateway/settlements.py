@@ -76,10 +76,10 @@ class Settlements:
             self._waiting.append((reservation, spent, record))
             return None
 
-    async def book(self, reservation: Reservation, spent: Spent, record: Record) -> Settlement:
+    def book(self, reservation: Reservation, spent: Spent, record: Record) -> Awaitable[Settlement]:
         """As `settle`, for who keeps the settlement and asks again.  Raises LedgerUnavailable."""
         self._closed(reservation, spent, record)
-        return await self._ledger.settle(reservation, spent, record)
+        return self._ledger.settle(reservation, spent, record)
 
     async def release(self, reservation: Reservation) -> None:
         """Frees a hold whose request reached no provider."""
