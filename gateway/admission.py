@@ -194,7 +194,9 @@ class Gate:
 
     def _may(self, tenant: str, share: float) -> bool:
         """Whether the tenant may take one more place.  The last ones are for who has less than an equal part."""
-        places = max(PLACES_MIN, self.places * share)
+        places = self.places * share
+        if places < PLACES_MIN:
+            places = PLACES_MIN
         if self.taken >= places:
             return False
         if self.taken < places * (1 - RESERVED):

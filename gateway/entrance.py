@@ -69,7 +69,8 @@ class Place:
         elif isinstance(error, STRAIN):
             self._gate.strained()
         self._condition.ended()
-        self._gate.leave(self._tenant.id, self._condition.circuit.share(self._now()))
+        share = self._condition.circuit.share(self._now()) if self._gate.waiting else 1.0
+        self._gate.leave(self._tenant.id, share)
 
 
 class Entrance:
@@ -81,7 +82,8 @@ class Entrance:
     def in_service(self, step: Step) -> bool:
         """Whether the circuit of its deployment lets a call through, with a key that has room for one."""
         deployment = step.deployment
-        admitted = self._health.of(deployment.id).circuit.admits(self._now())
+        circuit = self._health.of(deployment.id).circuit
+        admitted = not circuit.open or circuit.admits(self._now())
         return admitted and self._keyring.wait_s(deployment.provider) <= 0
 
     def check(self, steps: Iterable[Step], tenant: Tenant) -> None:

@@ -84,14 +84,14 @@ def total(tokens: Mapping[Bucket, int], price: Price, at: float, service_tier: s
     """The total that `cost` finds for a call that used these tokens; None: unknown."""
     if price.windows or price.tiers or price.fees or service_tier not in STANDARD_TIERS or not price.known:
         parts, unknown = _parts(tokens, NO_FEES, service_tier, price, at)
-        return None if unknown else _up(sum([amount for _, amount in parts]))
+        return None if unknown else -(-sum([amount for _, amount in parts]) // MILLION)
     exact, rates = 0, price.rates
     for bucket, count in tokens.items():
         rate = rates.get(bucket)
         if rate is None:
             return None
         exact += count * rate
-    return _up(exact)
+    return -(-exact // MILLION)
 
 
 def bound(
@@ -121,7 +121,8 @@ def bound(
         if input_max > above:
             if (input_max and dearest_in is None) or (output_max and dearest_out is None):
                 return None
-            return _up(input_max * (dearest_in or 0) + output_max * (dearest_out or 0)) + fees + ceilings.fee
+            exact = input_max * (dearest_in or 0) + output_max * (dearest_out or 0)
+            return -(-exact // MILLION) + fees + ceilings.fee
     return None
 
 
@@ -316,7 +317,3 @@ def _rounded(parts: list[tuple[str, int]]) -> Cost:
         booked += share
         components[name] = components.get(name, 0) + share
     return Cost(booked, components)
-
-
-def _up(amount: int) -> NanoUSD:
-    return -(-amount // MILLION)

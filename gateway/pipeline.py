@@ -326,20 +326,18 @@ class Pipeline:
 
     def learn(self, exchange: Exchange, began: float) -> None:
         """A complete answer teaches latency, speed and the true count."""
-        now, first = self.now(), exchange.first_byte or began
+        now, first, step = self.now(), exchange.first_byte or began, exchange.step
         usage = exchange.decoder.meter.usage if exchange.decoder else None
-        tokens = usage.output_tokens if usage else 0
-        stream = exchange.request.stream
+        request, deployment, health = exchange.request, step.deployment, self.parts.health
+        tokens, stream = usage.output_tokens if usage else 0, request.stream
         speed_s = now - (first if stream else began)
-        deployment = exchange.step.deployment
-        self.parts.health.of(deployment.id).succeeded(now, (first - began) * 1000, tokens, speed_s, stream=stream)
-        if usage is not None and usage.exact and not exchange.step.judging:
+        health.of(deployment.id).succeeded(now, (first - began) * 1000, tokens, speed_s, stream=stream)
+        if usage is not None and usage.exact and not step.judging:
+            content, task = exchange.content, exchange.plan.task
             if exchange.resumed is None:
-                self.parts.counter.learn(deployment, exchange.content, usage.input_tokens)
-            effort, task = exchange.step.effort, exchange.plan.task
-            habits = self.parts.health.habits
-            self.parts.doctor.see(exchange.request, exchange.route, deployment, usage, habits)
-            habits.learn(exchange.request, deployment, usage, effort, task, exchange.content.prefixes)
+                self.parts.counter.learn(deployment, content, usage.input_tokens)
+            self.parts.doctor.see(request, exchange.route, deployment, usage, health.habits)
+            health.habits.learn(request, deployment, usage, step.effort, task, content.prefixes)
 
     async def settle(self, exchange: Exchange) -> None:
         """What was used is booked, once; what reached no provider is freed."""

@@ -21,6 +21,8 @@ CLIP: Final = 2.0
 """Surprises beyond this many deviations count as this many."""
 CHANGE: Final = 3
 """As many surprises in a row on one side are believed."""
+DEVIATION_MIN: Final = 0.005
+"""However well reports were foreseen."""
 SCALE: Final = 40.0
 """Tokens below which an error is judged in tokens rather than as a share."""
 
@@ -50,19 +52,24 @@ class Calibration:
         """One more request: what was estimated before calibration, and what the provider said."""
         weight = estimate + SCALE
         share = (reported - self.expected(estimate)) / weight
-        self.shortfall = max(share, self.shortfall * FADE)
+        self.shortfall *= FADE
+        if share > self.shortfall:
+            self.shortfall = share
         self.reports += 1
-        if self._changed(share):
+        clip = CLIP * self.deviation
+        if self._changed(share, clip):
             self.surprises = 0
             self.oo = max(self.oo, (share * weight) ** 2)
-            self.shortfall = min(self.shortfall, self.deviation * CLIP)
+            self.shortfall = min(self.shortfall, clip)
         else:
-            share = _clipped(share, CLIP * self.deviation)
+            share = _clipped(share, clip)
         self._fit(estimate, share * weight, weight)
-        self.deviation = max(0.005, 0.9 * self.deviation + 0.1 * abs(_clipped(share, CLIP * self.deviation)))
+        self.deviation = 0.9 * self.deviation + 0.1 * abs(_clipped(share, clip))
+        if self.deviation < DEVIATION_MIN:
+            self.deviation = DEVIATION_MIN
 
-    def _changed(self, share: float) -> bool:
-        if abs(share) <= CLIP * self.deviation:
+    def _changed(self, share: float, clip: float) -> bool:
+        if -clip <= share <= clip:
             self.surprises = 0
             return False
         side = 1 if share > 0 else -1
@@ -70,16 +77,22 @@ class Calibration:
         return abs(self.surprises) >= CHANGE
 
     def _fit(self, estimate: float, error: float, weight: float) -> None:
-        gain_o = self.oo + self.orr * estimate
-        gain_r = self.orr + self.rr * estimate
+        oo, orr, rr = self.oo, self.orr, self.rr
+        gain_o = oo + orr * estimate
+        gain_r = orr + rr * estimate
         noise = (self.deviation * weight) ** 2
         total = FORGET * noise + gain_o + gain_r * estimate
         self.offset += gain_o / total * error
         self.ratio += gain_r / total * error
-        self.oo = min((self.oo - gain_o * gain_o / total) / FORGET, self.slack * self.slack * 100)
-        self.orr = (self.orr - gain_o * gain_r / total) / FORGET
-        self.rr = min((self.rr - gain_r * gain_r / total) / FORGET, self.margin * self.margin * 100)
-        self.orr = _clipped(self.orr, sqrt(self.oo * self.rr) if self.oo > 0 and self.rr > 0 else 0.0)
+        oo = (oo - gain_o * gain_o / total) / FORGET
+        rr = (rr - gain_r * gain_r / total) / FORGET
+        orr = (orr - gain_o * gain_r / total) / FORGET
+        if oo > (most := self.slack * self.slack * 100):
+            oo = most
+        if rr > (most := self.margin * self.margin * 100):
+            rr = most
+        self.oo, self.rr = oo, rr
+        self.orr = _clipped(orr, sqrt(oo * rr) if oo > 0 and rr > 0 else 0.0)
 
     def expected(self, estimate: float) -> float:
         """What is likely to be reported."""
