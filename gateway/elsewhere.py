@@ -20,6 +20,8 @@ from gateway.types import Decline, Format, NanoUSD, Request, Route, Tenant
 
 READ = frozenset({Format.CHAT, Format.MESSAGES, Format.RESPONSES})
 """Whose answers can be read."""
+CONTENT_FILTER, REFUSAL = Decline
+NONE: frozenset[Decline] = frozenset()
 
 
 class Elsewhere(Struct, eq=False):
@@ -34,8 +36,7 @@ class Elsewhere(Struct, eq=False):
         """Whether another step may do better than this one did."""
         if isinstance(error, ContextOverflow):
             self.window = max(self.window, step.deployment.context_max or 0)
-        filtered = isinstance(error, ContentRefused) and _says(self.route, Decline.CONTENT_FILTER)
-        return error.failover or filtered
+        return error.failover or (isinstance(error, ContentRefused) and CONTENT_FILTER in _declines(self.route))
 
     def worth(self, step: Step, spent: NanoUSD) -> bool:
         """Whether the step may hold the request, at a cost that its client allows beside what is `spent` already."""
@@ -56,7 +57,7 @@ def cost_max(request: Request, tenant: Tenant) -> NanoUSD | None:
 
 def unless_declined(plan: Plan, request: Request, route: Route | None) -> Plan:
     """The same plan; where its route says so, an answer that declines makes the next step run."""
-    if not _says(route, Decline.REFUSAL) or plan.mode is Mode.CASCADE or len(plan.steps) < 2:
+    if REFUSAL not in _declines(route) or plan.mode is Mode.CASCADE or len(plan.steps) < 2:
         return plan
     one = all(step.choices == 1 and not step.pieces for step in plan.steps)
     if not one or request.format not in READ or request.body.get("background"):
@@ -86,5 +87,5 @@ class Unrefused(Struct, frozen=True):
         return True
 
 
-def _says(route: Route | None, what: Decline) -> bool:
-    return route is not None and what in route.failover_on
+def _declines(route: Route | None) -> frozenset[Decline]:
+    return NONE if route is None else route.failover_on

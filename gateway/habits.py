@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from gateway.plan import Talk, asked_effort
-from gateway.types import WRITE_BUCKETS, Bucket, Deployment, Request, Usage
+from gateway.types import CACHE_READ, REASONING, WRITE_BUCKETS, Bucket, Deployment, Request, Usage
 
 CACHED_MIN = 1024
 """Tokens below which no provider caches a prompt (OpenAI and Anthropic: 1,024), so no request is looked at for less."""
@@ -118,12 +118,12 @@ class Habits:
     ) -> None:
         """A complete answer with the provider's own usage; `links` as in `cached`."""
         self._learn_talk(request, deployment.id, usage, effort, task)
-        if Bucket.CACHE_READ in deployment.price.rates and usage.input_tokens >= CACHED_MIN:
+        if CACHE_READ in deployment.price.rates and usage.input_tokens >= CACHED_MIN:
             self._learn_cache(request, deployment, usage, links or prefixes(request.body))
 
     def _learn_talk(self, request: Request, deployment: str, usage: Usage, effort: str | None, task: str) -> None:
         choices = _choices(request.body.get("n"))
-        reasoning = usage.tokens.get(Bucket.REASONING, 0)
+        reasoning = usage.tokens.get(REASONING, 0)
         visible = (usage.output_tokens - reasoning) / choices
         word = asked_effort(request.body) or "" if effort is None else effort
         talk, talks = Talk(visible, reasoning / choices), self.talks(deployment)

@@ -8,18 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct, field
 from msgspec.structs import force_setattr, replace
 
 from gateway import money
-from gateway.types import Bucket, Deployment, Estimate, NanoUSD, Price, Request, Tenant
+from gateway.types import (
+    CACHE_READ,
+    INPUT,
+    OUTPUT,
+    REASONING,
+    Deployment,
+    Estimate,
+    NanoUSD,
+    Price,
+    Request,
+    Tenant,
+)
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """How hard a model may be asked to think, upward."""
-
-INPUT, CACHE_READ, OUTPUT, REASONING = Bucket.INPUT, Bucket.CACHE_READ, Bucket.OUTPUT, Bucket.REASONING
 
 
 class Talk(Struct, frozen=True):
@@ -92,8 +101,9 @@ class Step(Struct, frozen=True):
         asked, cached, choices = self.estimate.expected, self.cached_expected, self.choices
         tokens = {INPUT: asked, OUTPUT: self.output_expected * choices}
         if cached:
-            tokens[CACHE_READ] = cached = min(asked, cached)
-            tokens[INPUT] = asked - cached
+            if cached > asked:
+                cached = asked
+            tokens[INPUT], tokens[CACHE_READ] = asked - cached, cached
         if self.reasoning_expected:
             kind = REASONING if REASONING in price.rates else OUTPUT
             tokens[kind] = tokens.get(kind, 0) + self.reasoning_expected * choices
@@ -195,7 +205,7 @@ class Aside(Struct, frozen=True):
         return spread(f"shadow {request_id}") < self.share
 
 
-class Tokens(NamedTuple):
+class Tokens(Struct, frozen=True):
     """In all, which is less than the sum where one step takes more and another makes more; in; and out."""
 
     all: int

@@ -55,11 +55,13 @@ class Asks(Struct, frozen=True):
     @classmethod
     def of(cls, request: Request, content: Content, cached: Mapping[str, int]) -> Asks:
         """Read once, not for each candidate."""
+        body = request.body
+        tier, modalities = body.get("service_tier"), body.get("modalities")
         return cls(
             cache_writes=CACHE_CONTROL in request.raw,
-            service_tier=_text(request.body.get("service_tier")),
-            audio=bool(content.facts.audio) or _speaks(request.body.get("modalities")),
-            effort=asked_effort(request.body) or "",
+            service_tier=tier if isinstance(tier, str) else "",
+            audio=bool(content.facts.audio) or (isinstance(modalities, list) and "audio" in modalities),
+            effort=asked_effort(body) or "",
             cached=cached,
         )
 
@@ -218,14 +220,6 @@ class Planner:
                 return step
         reference = self._step(asks, content, self.catalog.deployments[route.baseline], now)
         return reference.capped(steps[0].output_cap)
-
-
-def _speaks(modalities: object) -> bool:
-    return isinstance(modalities, list) and "audio" in modalities
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _room(deployment: Deployment, input_tokens: int) -> int:

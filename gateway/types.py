@@ -77,6 +77,8 @@ class Bucket(StrEnum):
     VIDEO_IN = "video_in"
 
 
+INPUT, CACHE_READ, OUTPUT, REASONING = Bucket.INPUT, Bucket.CACHE_READ, Bucket.OUTPUT, Bucket.REASONING
+"""By names of their own, as units below."""
 OUTPUT_BUCKETS = frozenset({Bucket.OUTPUT, Bucket.REASONING, Bucket.AUDIO_OUT, Bucket.IMAGE_OUT})
 INPUT_BUCKETS = frozenset(Bucket) - OUTPUT_BUCKETS
 WRITE_BUCKETS = frozenset(bucket for bucket in Bucket if bucket.startswith("cache_write"))

@@ -48,5 +48,5 @@ def _at_flex(plan: Plan) -> tuple[Step, ...]:
     )
 
 
-def _rank(step: Step) -> tuple[bool, bool, int]:
-    return (not step.healthy, *cost_key(step.expected_cost))
+def _rank(step: Step) -> tuple[bool, tuple[bool, int]]:
+    return not step.healthy, cost_key(step.expected_cost)

@@ -20,7 +20,7 @@ from gateway.habits import Habits, kept_s
 from gateway.metrics import Metrics
 from gateway.sql.cache_breaks import Break, add
 from gateway.sql.database import Database, DatabaseUnavailable
-from gateway.types import WRITE_BUCKETS, Bucket, Deployment, NanoUSD, Request, Route, Usage
+from gateway.types import CACHE_READ, WRITE_BUCKETS, Deployment, NanoUSD, Request, Route, Usage
 
 LOOK_S = 0.5
 """Between two looks, of 2 ms at most."""
@@ -91,7 +91,7 @@ class Doctor:
     def see(self, request: Request, route: Route | None, deployment: Deployment, usage: Usage, habits: Habits) -> None:
         """A complete answer with the provider's own usage, before `habits` learns of it."""
         asked, read = usage.input_tokens, usage.cached_tokens
-        if Bucket.CACHE_READ not in deployment.price.rates or read >= asked * FULL_SHARE:
+        if CACHE_READ not in deployment.price.rates or read >= asked * FULL_SHARE:
             return
         source = (request.key.tenant, route.id if route else "", deployment.id)
         if not self._room(source, len(request.raw)):

@@ -6,7 +6,7 @@ the field; what is not read is left to the provider.  A wire format is one funct
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
@@ -48,8 +48,9 @@ _CHAT_OPTIONS: Final = frozenset(
     | {"web_search_options", "reasoning_effort", "reasoning", "thinking", "enable_thinking"}
 )
 """What is read of a chat beside its messages and how much it asks for: most have nothing of it."""
+_CHAT_CAPS: Final = ("max_completion_tokens", "max_tokens")
 _CAPS: Final[Mapping[Format, tuple[str, ...]]] = {
-    Format.CHAT: ("max_completion_tokens", "max_tokens"),
+    Format.CHAT: _CHAT_CAPS,
     Format.MESSAGES: ("max_tokens",),
     Format.RESPONSES: ("max_output_tokens",),
     Format.COMPLETIONS: ("max_tokens",),
@@ -73,8 +74,12 @@ def validate(format: Format, body: Body) -> None:  # noqa: A002  # the noun of g
 
 def requested_output(format: Format, body: Body) -> int | None:  # noqa: A002  # the noun of gateway.types
     """The most tokens the client wants per answer; None: it did not say.  Raises InvalidRequest."""
+    return _capped(body, _CAPS.get(format, ()))
+
+
+def _capped(body: Body, names: Iterable[str]) -> int | None:
     found = None
-    for name in _CAPS.get(format, ()):
+    for name in names:
         value = _integer(body, name, OUTPUT_MAX) if name in body else None
         found = value if found is None else found
     return found
@@ -96,7 +101,7 @@ def _integer(body: Body, name: str, most: int) -> int | None:
 
 def read_chat(body: Body) -> Facts:
     """OpenAI Chat Completions."""
-    facts = Facts(output_requested=requested_output(Format.CHAT, body), choices=choices(body))
+    facts = Facts(output_requested=_capped(body, _CHAT_CAPS), choices=choices(body))
     _each(body, facts, _chat_message)
     if not _CHAT_OPTIONS.isdisjoint(body):
         _chat_tools(body, facts)
@@ -164,7 +169,7 @@ def _finish(facts: Facts) -> Facts:
     return facts
 
 
-def _each(body: Body, facts: Facts, message_reader: Callable[[Object, Facts], None]) -> None:
+def _each(body: Body, facts: Facts, message_reader: Callable[[Object, str, Facts], None]) -> None:
     messages = body.get("messages")
     if type(messages) is not list or not 0 < len(messages) <= MESSAGES_MAX:
         raise Misfit("messages", f"a list of 1 to {MESSAGES_MAX} messages")
@@ -172,21 +177,21 @@ def _each(body: Body, facts: Facts, message_reader: Callable[[Object, Facts], No
     for i, message in enumerate(messages):
         if type(message) is not dict:
             raise Misfit(f"messages[{i}]", "an object with role and content")
-        if type(message.get("role")) is not str:
+        role = message.get("role")
+        if type(role) is not str:
             raise Misfit(f"messages[{i}].role", "a string")
         try:
-            message_reader(message, facts)
+            message_reader(message, role, facts)
         except Misfit as misfit:
             raise Misfit(f"messages[{i}]{misfit.path}", misfit.expected) from None
 
 
-def _chat_message(message: Object, facts: Facts) -> None:
+def _chat_message(message: Object, role: str, facts: Facts) -> None:
     content = message.get("content")
     if type(content) is str:
         facts.texts.append(content)
     elif content is not None:
         read_content(content, facts, CHAT_PARTS, ".content")
-    role = message["role"]
     if role in ("system", "developer"):
         facts.system = True
     elif role == "user" and facts.thoughts:
@@ -236,9 +241,9 @@ def _function_call(function: Object, facts: Facts, path: str) -> None:
             facts.texts.append(text)
 
 
-def _anthropic_message(message: Object, facts: Facts) -> None:
+def _anthropic_message(message: Object, role: str, facts: Facts) -> None:
     content = message.get("content")
-    if message["role"] == "user" and not _is_result(content):
+    if role == "user" and not _is_result(content):
         user_spoke(facts)
     if type(content) is str:
         facts.texts.append(content)
