@@ -25,17 +25,16 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
 from gateway.ledger.base import Ledger
+from gateway.ledger.wire import TURN
 from gateway.metrics import Metrics
 from gateway.spool import BYTES_MAX, Spool
 from gateway.sql.database import Database
-from gateway.sql.records import Row, row, write
+from gateway.sql.records import Values, named, row, write
 from gateway.types import Outcome, Record
 
 log = structlog.get_logger()
 
 BATCH = 500
-TURN = 16
-"""Rows made before others have their turn on the event loop: a fraction of a millisecond."""
 MEMORY_MAX = 100_000
 PAUSE_S = 0.25
 FOLLOW_S = 1.0  # while another worker writes the same outbox
@@ -284,8 +283,8 @@ class Recorder:
         log.critical("record lost", record=record.id, tenant=record.tenant, nano_usd=record.cost, reason=str(error))
 
 
-async def _rows(records: Iterable[Record]) -> tuple[list[Row], Refusals]:
-    rows: list[Row] = []
+async def _rows(records: Iterable[Record]) -> tuple[list[Values], Refusals]:
+    rows: list[Values] = []
     refused: Refusals = {}
     for number, record in enumerate(records, 1):
         if number % TURN == 0:
@@ -297,7 +296,7 @@ async def _rows(records: Iterable[Record]) -> tuple[list[Row], Refusals]:
     return rows, refused
 
 
-def _write(connection: Connection, rows: list[Row]) -> tuple[set[str], Refusals]:
+def _write(connection: Connection, rows: list[Values]) -> tuple[set[str], Refusals]:
     """Ids of the rows that are new, and of those that SQL refuses: found by halves, so that the others go in."""
     if not rows:
         return set(), {}
@@ -308,7 +307,7 @@ def _write(connection: Connection, rows: list[Row]) -> tuple[set[str], Refusals]
         if not _of_content(error):
             raise
         if len(rows) == 1:
-            return set(), {rows[0]["id"]: _words(error)}
+            return set(), {named(rows[0])["id"]: _words(error)}
     half = len(rows) // 2
     first, first_refused = _write(connection, rows[:half])
     second, second_refused = _write(connection, rows[half:])

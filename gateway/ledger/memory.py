@@ -47,7 +47,7 @@ class MemoryLedger:
 
     async def outbox(self, count: int) -> list[tuple[str, Record]]:
         waiting = self._store.records
-        return readable((str(number), waiting[number]) for number in list(waiting)[:count])
+        return await readable([(str(number), waiting[number]) for number in list(waiting)[:count]])
 
     async def ack(self, tokens: Sequence[str]) -> None:
         for token in tokens:

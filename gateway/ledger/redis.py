@@ -161,7 +161,7 @@ class RedisLedger:
     async def outbox(self, count: int) -> list[tuple[str, Record]]:
         each = await _some([self._waiting(shard, count) for shard in self.all_shards()])
         oldest = sorted((entry for entries in each for entry in entries), key=lambda entry: entry[0])[:count]
-        return readable((f"{shard}/{entry_id}", record) for _, shard, entry_id, record in oldest)
+        return await readable([(f"{shard}/{entry_id}", record) for _, shard, entry_id, record in oldest])
 
     async def ack(self, tokens: Sequence[str]) -> None:
         by_shard: dict[str, list[str]] = {}

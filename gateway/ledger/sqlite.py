@@ -91,7 +91,7 @@ class SqliteLedger:
 
     async def outbox(self, count: int) -> list[tuple[str, Record]]:
         waiting = await self._run(lambda store, _: store.waiting(count))
-        return readable((str(number), record) for number, record in waiting)
+        return await readable([(str(number), record) for number, record in waiting])
 
     async def ack(self, tokens: Sequence[str]) -> None:
         numbers = [int(token) for token in tokens]

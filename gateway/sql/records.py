@@ -7,21 +7,22 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
 from operator import itemgetter
-from sys import intern
 from typing import Any, TypeAlias
 
 import msgspec
 import orjson
-from sqlalchemy import JSON, ColumnElement, Connection, Select, Text, TextClause, and_, or_, select, text
+from sqlalchemy import JSON, Boolean, ColumnElement, Connection, Select, Text, TextClause, and_, or_, select, text
 from sqlalchemy.dialects import postgresql
 
 from gateway.savings import Saving
 from gateway.sql.figures import tag as tag  # noqa: PLC0414  # filters by tag are asked for here, too
 from gateway.sql.schema import records
 from gateway.sql.stale import outdate
-from gateway.types import INPUT_BUCKETS, OUTPUT_BUCKETS, Bucket, Record
+from gateway.types import INPUT_BUCKETS, OUTPUT_BUCKETS, Bucket, Outcome, Record
 
 Row: TypeAlias = dict[str, Any]
+Values: TypeAlias = list[Any]
+"""What is written of a record, in an order of our own."""
 
 TEXT_MAX = 512
 """Characters kept of a text that is in an index: PostgreSQL refuses index entries above 2.7 KB."""
@@ -35,71 +36,80 @@ INT_MAX = 2**63
 """No column holds as much."""
 
 _INDEXED = frozenset({"id", "tenant", "key", "deployment", "task"})
-_KINDS = {intern(str(column.name)): column.type for column in records.c}  # plain texts: SQLAlchemy's own are slow keys
-_COLUMNS = tuple(_KINDS)
-_TEXTS = {name: TEXT_MAX if name in _INDEXED else LONG_MAX for name, kind in _KINDS.items() if isinstance(kind, Text)}
-_NESTED = tuple(name for name, kind in _KINDS.items() if isinstance(kind, JSON))
-_NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)
-
 _SUMS = {
     "input_tokens": INPUT_BUCKETS,
     "cached_tokens": frozenset({Bucket.CACHE_READ, Bucket.AUDIO_CACHE_READ}),
     "output_tokens": OUTPUT_BUCKETS,
 }
-_SUMMED = {kind.value: tuple(name for name, kinds in _SUMS.items() if kind in kinds) for kind in Bucket}
 _SAVED = {cause.value: f"saved_{cause}" for cause in Saving}
 _FIELDS = Record.__struct_fields__
-_BLANK: Row = {**dict.fromkeys(_COLUMNS, 0), "rerated_cost": None, "savings": None}  # in the order of the columns
+_COLUMNS = (*(name for name in _FIELDS if name != "savings"), "hour", *_SUMS, *_SAVED.values())
+_AT = {name: number for number, name in enumerate(_COLUMNS)}
+_KINDS = {name: records.c[name].type for name in _COLUMNS}
+_TEXTS = {name: TEXT_MAX if name in _INDEXED else LONG_MAX for name, kind in _KINDS.items() if isinstance(kind, Text)}
+_NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)
 
-_texts = itemgetter(*_TEXTS)
-_place = itemgetter("id", "version")
+_ID, _VERSION, _HOUR, _OUTCOME = (_AT[name] for name in ("id", "version", "hour", "outcome"))
+_NESTED = {_AT[name]: "[]" if name == "flags" else "{}" for name, kind in _KINDS.items() if isinstance(kind, JSON)}
+_YES_OR_NO = [_AT[name] for name, kind in _KINDS.items() if isinstance(kind, Boolean)]
+_SUMMED = {kind.value: [_AT[name] for name, kinds in _SUMS.items() if kind in kinds] for kind in Bucket}
+_WORDS = {outcome: outcome.value for outcome in Outcome}
+_ZEROS = (0,) * (len(_SUMS) + len(_SAVED))
+
+_texts = itemgetter(*(_AT[name] for name in _TEXTS))
+_place = itemgetter(_ID, _VERSION)
 
 
-def row(record: Record) -> Row:
-    """The record as a driver takes it, by column and in their order; what is nested is JSON.
+def row(record: Record) -> Values:
+    """The record as a driver takes it; what is nested is JSON.
 
     What no SQL text can hold (NUL, half a surrogate pair) becomes U+FFFD.  Raises TypeError for what JSON cannot hold.
     """
-    found = _BLANK.copy()
-    found.update(zip(_FIELDS, msgspec.structs.astuple(record), strict=True))
-    found["outcome"] = record.outcome.value  # not one of its members, which a driver first has to look at
-    found["hour"] = int(record.at // 3600)
-    for kind, count in record.tokens.items():
-        for name in _SUMMED.get(kind, ()):
-            found[name] += count
-    for cause, amount in found.pop("savings").items():
+    found = [*msgspec.structs.astuple(record), int(record.at // 3600), *_ZEROS]
+    for cause, amount in found.pop(_FIELDS.index("savings")).items():
         if cause in _SAVED:
-            found[_SAVED[cause]] = amount
-    for name in _NESTED:
-        found[name] = _nested(found[name])
+            found[_AT[_SAVED[cause]]] = amount
+    for kind, count in record.tokens.items():
+        for number in _SUMMED.get(kind, ()):
+            found[number] += count
+    found[_OUTCOME] = _WORDS[record.outcome]  # neither a member nor a boolean, which SQLite's driver has to look up
+    for number in _YES_OR_NO:
+        found[number] = 1 if found[number] else 0
+    for number, empty in _NESTED.items():
+        found[number] = _nested(found[number]) if found[number] else empty
     words = "".join(_texts(found))
     if len(words) > TEXT_MAX or not words.isascii() or "\0" in words:
         for name, length in _TEXTS.items():
-            found[name] = _text(found[name], length)
+            found[_AT[name]] = _text(found[_AT[name]], length)
     return found
 
 
-def write(connection: Connection, rows: Iterable[Row]) -> set[str]:
+def named(values: Values) -> Row:
+    """The same by column."""
+    return dict(zip(_COLUMNS, values, strict=True))
+
+
+def write(connection: Connection, rows: Iterable[Values]) -> set[str]:
     """Puts rows in, or in place of older versions; the ids for which that changed anything.
 
     Rows go in the order of their ids, so that two writers of the same ids wait for each other and never deadlock.
     Raises what the driver says of a number that no column can hold.
     """
-    newest = {each["id"]: each for each in sorted(rows, key=_place)}
+    newest = {each[_ID]: each for each in sorted(rows, key=_place)}
     if not newest:
         return set()
     ordered = list(newest.values())
-    outdate(connection, {each["hour"] for each in ordered})
+    outdate(connection, {each[_HOUR] for each in ordered})
     if connection.dialect.name == "postgresql":
-        return set(connection.execute(_postgresql(), {"rows": _json(ordered)}).scalars())
+        return set(connection.execute(_postgresql(), {"rows": _json(list(map(named, ordered)))}).scalars())
     changed: set[str] = set()
     for part in _parts(ordered):
-        values = tuple(chain.from_iterable(map(dict.values, part)))
+        values = tuple(chain.from_iterable(part))
         changed.update(connection.exec_driver_sql(_sqlite(len(part)), values).scalars())
     return changed
 
 
-def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def _parts(rows: Sequence[Values]) -> Iterator[Sequence[Values]]:
     at = 0
     for size in ROWS_AT_ONCE:
         while at + size <= len(rows):
@@ -112,7 +122,7 @@ def _postgresql() -> TextClause:
     """All rows as one JSON text that the database takes apart: a tenth of the time that parameters take here."""
     compiled = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy has no types here
     kinds = {name: kind.compile(compiled) for name, kind in _KINDS.items()}
-    texts = ", ".join(f'"{name}" {"TEXT" if name in _NESTED else kind}' for name, kind in kinds.items())
+    texts = ", ".join(f'"{name}" {"TEXT" if _AT[name] in _NESTED else kind}' for name, kind in kinds.items())
     values = ", ".join(f'CAST("{name}" AS {kind})' for name, kind in kinds.items())
     given = f"json_to_recordset(CAST(:rows AS json)) AS given({texts})"
     return text(_upsert(f"SELECT {values} FROM {given} WHERE true"))  # noqa: S608  # names from the schema
@@ -126,7 +136,7 @@ def _sqlite(count: int) -> str:
 
 
 def _upsert(source: str) -> str:
-    changes = ", ".join(f'"{name}" = excluded."{name}"' for name in _COLUMNS if name != "id")
+    changes = ", ".join(f'"{name}" = excluded."{name}"' for name in (*_COLUMNS, "rerated_cost") if name != "id")
     return (
         f"INSERT INTO records ({_NAMES}) {source} "  # names from the schema
         f"ON CONFLICT (id) DO UPDATE SET {changes} WHERE excluded.version > records.version RETURNING id"

@@ -25,7 +25,7 @@ from gateway.recorder import Recorder
 from gateway.spool import Spool
 from gateway.sql.database import Database, DatabaseUnavailable, engine
 from gateway.sql.migrate import upgrade
-from gateway.sql.records import Filter, Row, page, row, write
+from gateway.sql.records import Filter, Row, named, page, row, write
 from gateway.sql.schema import metadata
 from gateway.sql.spend import spend
 from gateway.types import Bucket, Outcome, Record
@@ -560,10 +560,10 @@ async def test_pages_hold_every_record_once_also_of_the_same_moment(url: str) ->
         while found := page(connection, Filter(), 7, after):
             seen += [each["id"] for each in found]
             after = (found[-1]["at"], found[-1]["id"])
-    assert seen == sorted((each["id"] for each in rows), reverse=True)
+    assert seen == sorted((named(each)["id"] for each in rows), reverse=True)
     database.close()
 
 
 def test_every_bucket_is_summed_on_one_side_only() -> None:
-    found = row(a_record(tokens=dict.fromkeys(Bucket, 1)))
+    found = named(row(a_record(tokens=dict.fromkeys(Bucket, 1))))
     assert found["input_tokens"] + found["output_tokens"] == len(Bucket)

@@ -20,7 +20,7 @@ from sqlalchemy import JSON, Connection, Engine, MetaData, Table, func, insert, 
 from gateway.sql import by_day
 from gateway.sql.database import engine
 from gateway.sql.migrate import config, upgrade
-from gateway.sql.records import Filter, row, write
+from gateway.sql.records import Filter, named, row, write
 from gateway.sql.rollup import due, renew
 from gateway.sql.schema import daily, daily_kinds, hourly, records, stale_days
 from gateway.sql.spend import Sum, spend
@@ -345,7 +345,7 @@ def test_records_from_before_the_sums_are_all_in_the_reports(tmp_path: Path) -> 
         command.upgrade(config(own), "0002")
         then = Table("records", MetaData(), autoload_with=own)
         texts = [name for name, column in records.c.items() if isinstance(column.type, JSON)]
-        for each in map(row, some(20)):
+        for each in map(named, map(row, some(20))):
             known = {name: value for name, value in each.items() if name in then.c}
             own.execute(insert(then), known | dict.fromkeys(texts, "{}"))
     upgrade(url)

@@ -72,9 +72,9 @@ def test_a_record_of_an_older_or_newer_gateway_can_be_read() -> None:
     assert decode(msgspec.msgpack.encode({**whole, "colour": "green"})) == draft("r1")
 
 
-def test_a_record_nobody_can_read_holds_up_no_other() -> None:
+async def test_a_record_nobody_can_read_holds_up_no_other() -> None:
     good = encode(draft("r1"))
-    found = readable([("1", b"\xc1"), ("2", good), ("3", good.replace(b"presumed", b"\xff" * 8))])
+    found = await readable([("1", b"\xc1"), ("2", good), ("3", good.replace(b"presumed", b"\xff" * 8))])
     assert found == [("2", draft("r1"))]
 
 
