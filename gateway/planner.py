@@ -224,10 +224,10 @@ class Planner:
 
 def _room(deployment: Deployment, input_tokens: int) -> int:
     """The longest answer the deployment can give to this input."""
-    if deployment.context_max is None:
-        return deployment.output_max or OUTPUT_CAP_UNKNOWN
-    room = max(1, deployment.context_max - input_tokens)
-    return min(room, deployment.output_max or OUTPUT_CAP_UNKNOWN)
+    most = deployment.output_max or OUTPUT_CAP_UNKNOWN
+    if deployment.context_max is None or most <= (room := deployment.context_max - input_tokens):
+        return most
+    return max(1, room)
 
 
 def _cost(step: Step) -> tuple[bool, int]:
