@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import hiredis
+import msgspec
 import structlog
 from redis.asyncio.connection import SSLConnection, parse_url
 
@@ -114,8 +115,7 @@ def _evicting(info: Reply) -> str:
     return "" if policy == b"noeviction" or found.get(b"maxmemory") == b"0" else policy.decode()
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct, eq=False):
     """A command and who waits for its answer."""
 
     command: bytes

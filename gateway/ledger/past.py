@@ -117,8 +117,8 @@ class Past:
         ledger = self._ledger
         at_ms = int(reservation.draft.at * 1000)
         draft = encode(reservation.draft)
-        for shard, numbers in ledger.parts(reservation):
-            takes = self._takes([reservation.lines[number] for number in numbers], at_ms)
+        for shard, lines in ledger.parts(reservation):
+            takes = self._takes(lines, at_ms)
             args = (int(reservation.ttl_s * 1000), reservation.id, _pack(takes), draft)
             await ledger.run(SCRIPTS.adopt, shard, ledger.hold_keys(shard, reservation.id)[:2], args)
             draft = b""
@@ -140,6 +140,6 @@ class Past:
             args = (_pack(some), _pack(named), ledger.key(shard, "hold:"), SETTLED_KEPT_MS)
             await ledger.run(SCRIPTS.restore, shard, (ledger.key(shard, EPOCH),), args)
 
-    def _takes(self, lines: list[Line], at_ms: int, spent: int | None = None) -> list[Take]:
+    def _takes(self, lines: Sequence[Line], at_ms: int, spent: int | None = None) -> list[Take]:
         takes = place(lines, at_ms, self._counters).takes(at_ms)
         return takes if spent is None else [msgspec.structs.replace(each, amount=spent) for each in takes]

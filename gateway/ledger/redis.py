@@ -37,8 +37,10 @@ DOUBTS_MAX = 10_000
 
 OK, MOVED, FULL, USED = range(4)  # what reserve.v1.lua answers
 
-Parts: TypeAlias = list[tuple[str, list[int]]]
-"""Shards with the numbers of their lines in the reservation."""
+Parts: TypeAlias = list[tuple[str, Sequence[Line]]]
+"""Shards with their lines of the reservation."""
+
+_SETTLEMENTS = {each.value.encode(): each for each in Settlement}
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -101,23 +103,21 @@ class RedisLedger:
     async def reserve(self, reservation: Reservation) -> list[Balance]:
         parts = self.parts(reservation)
         if len(parts) == 1:
-            return await self._reserve_all(parts, reservation)
+            return (await self._reserve_all(parts, reservation))[0]
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._reserve_all(parts, reservation)
+                return _in_order(reservation.lines, parts, await self._reserve_all(parts, reservation))
         except TimeoutError:
             raise unavailable("its shards together were too slow") from None
 
-    async def _reserve_all(self, parts: Parts, reservation: Reservation) -> list[Balance]:
+    async def _reserve_all(self, parts: Parts, reservation: Reservation) -> list[list[Balance]]:
         draft = encode(reservation.draft)
-        found: dict[int, Balance] = {}
+        found: list[list[Balance]] = []
         tried: list[str] = []
         try:
-            for shard, numbers in parts:
+            for shard, lines in parts:
                 tried.append(shard)
-                lines = [reservation.lines[number] for number in numbers]
-                balances = await self._reserve(shard, reservation, lines, draft)
-                found.update(zip(numbers, balances, strict=True))
+                found.append(await self._reserve(shard, reservation, lines, draft))
                 draft = b""  # one record for each request, however many shards it touches
         except RefusedError as refused:
             for shard in tried[:-1]:
@@ -127,7 +127,7 @@ class RedisLedger:
             for shard in tried:
                 self._release_later(shard, reservation)
             raise
-        return [found[number] for number in range(len(reservation.lines))]
+        return found
 
     async def extend(self, reservation: Reservation, ttl_s: float) -> bool:
         calls = [
@@ -139,8 +139,8 @@ class RedisLedger:
     async def settle(self, reservation: Reservation, spent: Spent, record: Record) -> Settlement:
         written = encode(record)
         calls = [
-            self._settle(shard, reservation, numbers, spent, b"" if at else written)
-            for at, (shard, numbers) in enumerate(self.parts(reservation))
+            self._settle(shard, reservation, lines, spent, b"" if at else written)
+            for at, (shard, lines) in enumerate(self.parts(reservation))
         ]
         found: Settlement = (await _together(calls))[0]
         return found
@@ -152,11 +152,8 @@ class RedisLedger:
         return sum(await _some([self._expire(shard) for shard in self.all_shards()]))
 
     async def balances(self, lines: Sequence[Line]) -> list[Balance]:
-        found: dict[int, Balance] = {}
-        for shard, numbers in self._grouped(lines, self.shard("")).items():
-            own = [lines[number] for number in numbers]
-            found.update(zip(numbers, await self._balances(shard, own), strict=True))
-        return [found[number] for number in range(len(lines))]
+        parts = self._grouped(lines, self.shard(""))
+        return _in_order(lines, parts, [await self._balances(shard, own) for shard, own in parts])
 
     async def outbox(self, count: int) -> list[tuple[str, Record]]:
         each = await _some([self._waiting(shard, count) for shard in self.all_shards()])
@@ -183,7 +180,9 @@ class RedisLedger:
 
     # One shard's share of a verb
 
-    async def _reserve(self, shard: str, reservation: Reservation, lines: list[Line], draft: bytes) -> list[Balance]:
+    async def _reserve(
+        self, shard: str, reservation: Reservation, lines: Sequence[Line], draft: bytes
+    ) -> list[Balance]:
         server = self.server(shard)
         if server is None:
             await self.call(shard, ("GET", self.key(shard, EPOCH)))
@@ -209,7 +208,7 @@ class RedisLedger:
         raise unavailable("the server's clock and ours disagree about the window")
 
     async def _settle(
-        self, shard: str, reservation: Reservation, numbers: list[int], spent: Spent, record: bytes
+        self, shard: str, reservation: Reservation, lines: Sequence[Line], spent: Spent, record: bytes
     ) -> Settlement:
         keys = self.hold_keys(shard, reservation.id)
         amounts = (used(spent), SETTLED_KEPT_MS)
@@ -217,13 +216,12 @@ class RedisLedger:
         reply = await self.run(SCRIPTS.settle, shard, keys, (reservation.id, *amounts, record, parts))
         if reply == b"unknown":
             at_ms = _ms(reservation.draft.at)
-            lines = [reservation.lines[number] for number in numbers]
             takes = place(lines, at_ms, self._counters).takes(at_ms)
             args = (*amounts, _pack(takes), record, parts, self.server(shard) or "")
             reply = await self.run(SCRIPTS.book_unknown, shard, (keys[0], keys[2], self.key(shard, EPOCH)), args)
             if reply == b"blank":
                 raise unavailable("it has forgotten everything; that is being restored")
-        return Settlement(reply.decode())
+        return _SETTLEMENTS[reply]
 
     async def _release(self, shard: str, reservation: Reservation) -> None:
         keys = self.hold_keys(shard, reservation.id)[:2]
@@ -239,7 +237,7 @@ class RedisLedger:
             if booked < EXPIRED_AT_ONCE:
                 return count
 
-    async def _balances(self, shard: str, lines: list[Line]) -> list[Balance]:
+    async def _balances(self, shard: str, lines: Sequence[Line]) -> list[Balance]:
         for _ in range(WINDOW_TRIES):
             placed = place(lines, self.now_ms(), self._counters)
             args = (placed.start, placed.end, _pack(placed.places))
@@ -293,16 +291,16 @@ class RedisLedger:
         return self._routing.identity(shard) if self._guarded else "-"
 
     def parts(self, reservation: Reservation) -> Parts:
-        """Shards with the numbers of their lines; the tenant's own is first and has the record."""
-        return list(self._grouped(reservation.lines, self.shard(reservation.tenant)).items())
+        """Shards with their lines; the tenant's own is first and has the record."""
+        return self._grouped(reservation.lines, self.shard(reservation.tenant))
 
-    def _grouped(self, lines: Sequence[Line], first: str) -> dict[str, list[int]]:
+    def _grouped(self, lines: Sequence[Line], first: str) -> Parts:
         if not self._split:
-            return {first: list(range(len(lines)))}
-        groups: dict[str, list[int]] = {first: []}
-        for number, line in enumerate(lines):
-            groups.setdefault(self.shard(line.account.tenant), []).append(number)
-        return groups
+            return [(first, lines)]
+        groups: dict[str, list[Line]] = {first: []}
+        for line in lines:
+            groups.setdefault(self.shard(line.account.tenant), []).append(line)
+        return list(groups.items())
 
     def shard(self, tenant: str) -> str:
         if not tenant:
@@ -335,10 +333,10 @@ class RedisLedger:
 
     async def run(self, script: Script, shard: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Reply:
         now = "" if self._clock is None else _ms(self._clock())
-        rest = (len(keys), *keys, now, *args)
-        reply = await self._routing.call(shard, ("EVALSHA", script.sha, *rest))
+        command = ("EVALSHA", script.sha, len(keys), *keys, now, *args)
+        reply = await self._routing.call(shard, command)
         if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):  # the server was restarted
-            reply = await self._routing.call(shard, ("EVAL", script.text, *rest))
+            reply = await self._routing.call(shard, ("EVAL", script.text, *command[2:]))
         return self._accepted(shard, reply)
 
     async def call(self, shard: str, command: Command) -> Reply:
@@ -359,6 +357,14 @@ class RefusedError(Exception):
     def __init__(self, reason: Exception) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def _in_order(lines: Sequence[Line], parts: Parts, found: Sequence[Sequence[Balance]]) -> list[Balance]:
+    """The balances of each part's lines, in the order of all lines."""
+    of_line: dict[int, Balance] = {}
+    for (_, own), balances in zip(parts, found, strict=True):
+        of_line.update(zip(map(id, own), balances, strict=True))
+    return [of_line[id(line)] for line in lines]
 
 
 def _ms(seconds: float) -> int:

@@ -30,7 +30,8 @@ def shares(spent: Spent) -> bytes:
 
 
 def _amounts(spent: Spent) -> list[int]:
-    return [min(each, AMOUNT_MAX) for each in (spent.cost, spent.requests, spent.input_tokens, spent.output_tokens)]
+    amounts = (spent.cost, spent.requests, spent.input_tokens, spent.output_tokens)
+    return [each if each < AMOUNT_MAX else AMOUNT_MAX for each in amounts]
 
 
 def pairs(reply: list[int]) -> list[tuple[int, int]]:
