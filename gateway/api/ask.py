@@ -85,8 +85,8 @@ def request_of(
     metadata = metadata if isinstance(metadata, dict) else {}
     passed_on = {name: headers[name] for name in PASSED_ON if name in headers}
     return Request(
-        id=request_id,
-        format=format_,
+        request_id,
+        format_,
         raw=raw,
         body=body,
         model=model,

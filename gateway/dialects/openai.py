@@ -48,15 +48,15 @@ class OpenAI:
     def _of(self, format_: Format, deployment: Deployment) -> Dialect:
         if format_ in ENDPOINTS:
             return self._endpoints
-        if format_ is Format.COMPLETIONS:
+        if format_ is OpenAICompletions.format:
             return self._completions
         if paths.speaks_responses(deployment.provider) and (
-            format_ is Format.RESPONSES
+            format_ is OpenAIResponses.format
             or (
                 gpt.needs_responses(deployment.upstream_model)
                 and not deployment.provider.options.get("chat_serves_all")
             )
-            or paths.path(deployment.provider, Format.CHAT) is None
+            or paths.path(deployment.provider, self.format) is None
         ):
             return self._responses
         return self._chat

@@ -33,6 +33,7 @@ PATHS: Mapping[Format, str] = {
     Format.SPEECH: "/audio/speech",
 }
 _NONE: Mapping[str, str | None] = {}
+_CHAT, _RESPONSES = Format.CHAT, Format.RESPONSES  # by name: an attribute of an enumeration costs more than the rest here
 
 
 def path(provider: Provider, format_: Format) -> str | None:
@@ -40,7 +41,7 @@ def path(provider: Provider, format_: Format) -> str | None:
     own: Mapping[str, str | None] = provider.options.get("paths", _NONE)
     if format_ in own:
         return own[format_]
-    if format_ is Format.CHAT and "path" in provider.options:
+    if format_ is _CHAT and "path" in provider.options:
         return str(provider.options["path"])
     return PATHS.get(format_)
 
@@ -48,7 +49,7 @@ def path(provider: Provider, format_: Format) -> str | None:
 def speaks_responses(provider: Provider) -> bool:
     """Whether the provider says that it does."""
     own: Mapping[str, str | None] = provider.options.get("paths", _NONE)
-    return own.get(Format.RESPONSES) is not None
+    return own.get(_RESPONSES) is not None
 
 
 def url(provider: Provider, format_: Format, model: str, below: str = "") -> str:
