@@ -28,6 +28,7 @@ TOKENS_MAX = 1 << 40
 
 TIER_CHARS_MAX = 40
 
+_INPUT, _OUTPUT = Bucket.INPUT, Bucket.OUTPUT
 _ANYWHERE = frozenset({"", "global", "not_available"})
 _NO_RULES: Mapping[str, str] = {}
 _MODALITIES = ("UNSPECIFIED", "TEXT", "IMAGE", "VIDEO", "AUDIO", "DOCUMENT")
@@ -124,7 +125,7 @@ def _tokens(shape: Shape, block: Block, rules: Mapping[str, str], flags: list[st
                 count = totals[side]  # noqa: PLW2901 - clamped
             totals[side] -= count
         tokens[part.bucket] = tokens.get(part.bucket, 0) + count
-    for bucket, rest in ((Bucket.INPUT, totals[True]), (Bucket.OUTPUT, totals[False])):
+    for bucket, rest in ((_INPUT, totals[True]), (_OUTPUT, totals[False])):
         tokens[bucket] = tokens.get(bucket, 0) + rest
     return {bucket: n for bucket, n in tokens.items() if n}
 
