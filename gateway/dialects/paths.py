@@ -33,7 +33,7 @@ PATHS: Mapping[Format, str] = {
     Format.SPEECH: "/audio/speech",
 }
 _NONE: Mapping[str, str | None] = {}
-_CHAT, _RESPONSES = Format.CHAT, Format.RESPONSES  # by name: an attribute of an enumeration costs more than the rest here
+_CHAT, _RESPONSES = Format.CHAT, Format.RESPONSES  # an attribute of an enumeration costs more than the rest here
 
 
 def path(provider: Provider, format_: Format) -> str | None:
