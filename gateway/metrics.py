@@ -106,6 +106,7 @@ INFO = "tollgate_deployment_info"
 NAMES = frozenset({f"{name}_total" for name in COUNTERS} | set(HISTOGRAMS) | set(GAUGES) | {INFO})
 """Every name there is, as queries write it."""
 
+_PRESUMED = Outcome.PRESUMED
 _BUCKETS = frozenset(map(str, Bucket))
 _COMPONENTS = _BUCKETS | {"fee"}
 _SHARED_KINDS = frozenset({"tenant", "global", "deployment", "provider"})
@@ -160,7 +161,7 @@ class Metrics:
             if kind in INPUT_BUCKETS:
                 went_in += tokens
         self._costs(record, served)
-        presumed = record.outcome is Outcome.PRESUMED
+        presumed = record.outcome is _PRESUMED
         if record.estimated and not presumed:
             self._child("tollgate_usage_missing", record.deployment).inc()
         if not presumed and record.service_tier != BATCH:
@@ -181,7 +182,7 @@ class Metrics:
             served.costs[component if component in _COMPONENTS else "other"].add(amount)
             rest -= amount
         if rest > 0:
-            served.costs["presumed" if record.outcome is Outcome.PRESUMED else "other"].add(rest)
+            served.costs["presumed" if record.outcome is _PRESUMED else "other"].add(rest)
         if record.reserved and cost > record.reserved:
             self._spent("tollgate_overshoot_usd", record.deployment).add(cost - record.reserved)
 

@@ -76,7 +76,13 @@ def rate_headers(balances: Iterable[Balance], now: float) -> Headers:
             tightest[unit] = balance
     headers: Headers = []
     for unit, balance in tightest.items():
-        _add(headers, NAMES[unit], balance, now)
+        limit, remaining, reset = NAMES[unit]
+        headers.append((limit, b"%d" % balance.limit.amount))
+        headers.append((remaining, b"%d" % balance.remaining))
+        # A rolling window is as it was before only when all of it has passed.
+        wait_s = balance.limit.window.rolling_s if balance.resets is None else balance.resets - now
+        if wait_s > 0:
+            headers.append((reset, duration(wait_s)))
     return headers
 
 
@@ -93,16 +99,6 @@ NAMES: dict[Unit, Names] = {
     INPUT_TOKENS: _names(b"input-tokens"),  # Anthropic's words for what OpenAI does not limit
     OUTPUT_TOKENS: _names(b"output-tokens"),
 }
-
-
-def _add(headers: Headers, names: Names, balance: Balance, now: float) -> None:
-    """A rolling window is as it was before only when all of it has passed."""
-    limit, remaining, reset = names
-    headers.append((limit, b"%d" % balance.limit.amount))
-    headers.append((remaining, b"%d" % balance.remaining))
-    wait_s = balance.limit.window.rolling_s if balance.resets is None else balance.resets - now
-    if wait_s > 0:
-        headers.append((reset, duration(wait_s)))
 
 
 @lru_cache(maxsize=1024)

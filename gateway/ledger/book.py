@@ -179,12 +179,16 @@ def _sums(store: Store, each: Place, now_ms: int) -> tuple[int, int]:
     if not each.step:
         return (cells[0].spent, cells[0].reserved) if 0 in cells else (0, 0)
     first = (now_ms - each.length) // each.step
-    for gone in [slot for slot in cells if slot < first]:
-        del cells[gone]
+    gone: list[int] = []
     spent = reserved = 0
-    for cell in cells.values():
+    for slot, cell in cells.items():
+        if slot < first:
+            gone.append(slot)
+            continue
         spent += cell.spent
         reserved += cell.reserved
+    for slot in gone:
+        del cells[slot]
     return spent, reserved
 
 
