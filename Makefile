@@ -29,7 +29,7 @@ run: $(VENV)/.runs  ## the gateway on 127.0.0.1:8080, with a simulated provider 
 	$(BIN)/tollgate serve --config $(CONFIG)
 
 test: $(VENV)/.installed  ## every test but the slow ones
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(BIN)/python -m pytest -q -m 'not slow' --numprocesses 2 --dist loadscope
 
 slow: $(VENV)/.installed  ## the tests that take long
 	$(BIN)/python -m pytest -q -m slow

@@ -8,6 +8,8 @@ import pytest
 import structlog
 from hypothesis import settings
 from sqlalchemy.engine import make_url
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from gateway.sql import tenants
 from gateway.sql.migrate import upgrade
@@ -16,6 +18,18 @@ pytest_plugins = ["services"]
 
 settings.register_profile("tollgate", deadline=None)  # a busy machine is not what the properties are about
 settings.load_profile("tollgate")
+
+
+class OneForProcesses(LoadScopeScheduling):
+    """Of several workers one has all tests that start processes of their own; of the others each has files whole."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "system" if nodeid.startswith("tests/system/") else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneForProcesses:
+    """See xdist."""
+    return OneForProcesses(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
