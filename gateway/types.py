@@ -1,4 +1,4 @@
-"""The nouns.  Frozen, no I/O; imports nothing of ours but those of a provider.
+"""The nouns.  Frozen, no I/O; imports nothing of ours but those of a provider and of a limit.
 
 Money is `NanoUSD`, an int of 1e-9 dollars.  A price is NanoUSD per million tokens.  Floats never touch money.
 """
@@ -14,8 +14,26 @@ from typing import Any, TypeAlias
 from msgspec import Struct, field
 from msgspec.structs import force_setattr
 
-from gateway.provider import Provider as Provider  # noqa: PLC0414  # a noun like those below
-from gateway.provider import Timeouts as Timeouts  # noqa: PLC0414  # the same
+from gateway.limit import (
+    ALERT as ALERT,
+    CONCURRENT as CONCURRENT,
+    COST as COST,
+    DEGRADE as DEGRADE,
+    DENY as DENY,
+    INPUT_TOKENS as INPUT_TOKENS,
+    ORGANISATION as ORGANISATION,
+    OUTPUT_TOKENS as OUTPUT_TOKENS,
+    REQUESTS as REQUESTS,
+    STEP_KINDS as STEP_KINDS,
+    TOKENS as TOKENS,
+    Account as Account,
+    Action as Action,
+    Every as Every,
+    Limit as Limit,
+    Unit as Unit,
+    Window as Window,
+)
+from gateway.provider import Provider as Provider, Timeouts as Timeouts
 
 NanoUSD: TypeAlias = int
 
@@ -212,85 +230,6 @@ class Route(Struct, frozen=True):
     baseline: str | None = None  # deployment id whose cost is the comparison
     timeout_s: float | None = None  # for the whole request, whatever is tried
     failover_on: frozenset[Decline] = frozenset()
-
-
-class Action(StrEnum):
-    """What a full budget does."""
-
-    DENY = "deny"
-    DEGRADE = "degrade"
-    ALERT = "alert"
-
-
-DENY, DEGRADE, ALERT = Action
-"""By names of their own where every request asks: an attribute of an enumeration costs as much as ten of a struct."""
-
-
-class Unit(StrEnum):
-    """What a limit counts."""
-
-    COST = "cost"  # NanoUSD
-    REQUESTS = "requests"
-    TOKENS = "tokens"  # in and out
-    INPUT_TOKENS = "input_tokens"
-    OUTPUT_TOKENS = "output_tokens"
-    CONCURRENT = "concurrent"  # requests in flight
-
-
-COST, REQUESTS, TOKENS, INPUT_TOKENS, OUTPUT_TOKENS, CONCURRENT = Unit  # likewise
-
-
-class Every(StrEnum):
-    """The calendar lengths of a window."""
-
-    MINUTE = "minute"
-    HOUR = "hour"
-    DAY = "day"
-    WEEK = "week"
-    MONTH = "month"
-    QUARTER = "quarter"
-    YEAR = "year"
-    TOTAL = "total"  # never resets
-
-
-class Window(Struct, frozen=True):
-    """Calendar (`every`, in `zone`) or rolling (`rolling_s` seconds; `every` is then ignored)."""
-
-    every: Every = Every.TOTAL
-    rolling_s: int = 0
-    zone: tzinfo = UTC
-
-    def __str__(self) -> str:
-        return f"rolling_{self.rolling_s}s" if self.rolling_s else str(self.every)
-
-
-class Account(Struct, frozen=True, gc=False):
-    """What a limit is kept for: (tenant, acme), (key, k_1), (user, u7) ...  `tenant` owns it; "" when none does."""
-
-    kind: str
-    id: str
-    tenant: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.id}"
-
-
-STEP_KINDS = frozenset({"deployment", "provider"})  # accounts that only some steps of a plan may use
-ORGANISATION = "organisation"  # the tag that says where a tenant belongs; only its own tags are believed
-
-
-class Limit(Struct, frozen=True):
-    """At most `amount` of `unit` per window for one kind of account: a budget (COST) or a rate limit."""
-
-    account: str  # kind: tenant, key, user, task, model, deployment, provider, organisation, global, team, tag:NAME
-    unit: Unit
-    amount: int
-    window: Window
-    action: Action = Action.DENY
-    id: str = ""  # stable name for the admin API
-    of: str = ""  # only this account of the kind, in place of the limits for all of them
-    until: float | None = None  # unix seconds after which it no longer holds
-    since: float | None = None  # before which it does not hold yet: another stands in its place
 
 
 class Key(Struct, frozen=True):

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from grafana_foundation_sdk.builders import bargauge, common, prometheus, stat, timeseries
-from grafana_foundation_sdk.builders import dashboard as grafana
+from grafana_foundation_sdk.builders import bargauge, common, dashboard as grafana, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models import common as shapes
-from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models import common as shapes, dashboard as models
 from promql import Dashboard, Panel
 from reliability import RELIABILITY
 from routing import ROUTING

@@ -31,8 +31,7 @@ from gateway.api import (
 )
 from gateway.api.admin_shapes import Desk
 from gateway.api.ask import headers_of, new_request_id, secret_of
-from gateway.api.errors import body_of, status_of
-from gateway.api.errors import headers_of as error_headers
+from gateway.api.errors import body_of, headers_of as error_headers, status_of
 from gateway.api.front import Endpoint
 from gateway.api.reply import ASGISend, Receive, Reply
 from gateway.errors import (

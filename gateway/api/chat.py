@@ -11,8 +11,7 @@ import structlog
 
 from gateway import logs
 from gateway.api.ask import headers_of, new_request_id, request_of, secret_of
-from gateway.api.errors import body_of, status_of
-from gateway.api.errors import headers_of as error_headers
+from gateway.api.errors import body_of, headers_of as error_headers, status_of
 from gateway.api.once import Once
 from gateway.api.reply import ASGISend, ClientGone, Intake, Receive, Reply, Watch, read_body
 from gateway.dialects import paths

@@ -20,8 +20,7 @@ import structlog
 
 from gateway import sse
 from gateway.api.ask import headers_of, new_request_id, secret_of
-from gateway.api.errors import body_of, status_of
-from gateway.api.errors import headers_of as error_headers
+from gateway.api.errors import body_of, headers_of as error_headers, status_of
 from gateway.api.reply import ASGISend, Receive, Reply
 from gateway.dialects import relay, stored
 from gateway.dialects.base import Call

@@ -13,8 +13,7 @@ import structlog
 
 from gateway import logs
 from gateway.api.ask import headers_of, new_request_id, secret_of
-from gateway.api.errors import body_of, status_of
-from gateway.api.errors import headers_of as error_headers
+from gateway.api.errors import body_of, headers_of as error_headers, status_of
 from gateway.api.reply import ASGISend, ClientGone, Intake, Receive, Reply, read_body
 from gateway.errors import BudgetExceeded, Forbidden, GatewayError, InternalError, InvalidRequest, Unavailable
 from gateway.metrics import Metrics

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import structs
 
 from gateway.errors import LimitReached
-from gateway.ledger.base import Ledger, Reservation, full, refusal
-from gateway.ledger.base import Line as Account
+from gateway.ledger.base import Ledger, Line as Account, Reservation, full, refusal
 
 AT_ONCE = 100
 """Holds that one round trip carries."""

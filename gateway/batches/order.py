@@ -22,8 +22,7 @@ from gateway.dialects.batches.base import BatchWire, Item
 from gateway.dialects.batches.wires import path_of, wire_of
 from gateway.errors import CostAboveMaximum, GatewayError, InvalidRequest
 from gateway.exchange import Exchange
-from gateway.ledger.base import Line as Account
-from gateway.ledger.base import Reservation
+from gateway.ledger.base import Line as Account, Reservation
 from gateway.money import BATCH, dollars
 from gateway.pipeline import Pipeline
 from gateway.plan import Plan, Step

@@ -21,8 +21,7 @@ def forecast(
     json: JsonOption = False,
 ) -> None:
     """Show month-end spend (UTC) of each tenant: expected, and the range that holds 80 % of what may come."""
-    from gateway.economics import DAYS_MAX
-    from gateway.economics import forecast as foreseen
+    from gateway.economics import DAYS_MAX, forecast as foreseen
     from gateway.money import dollars
     from gateway.sql.records import Filter
     from gateway.sql.spend import spend

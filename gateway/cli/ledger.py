@@ -65,8 +65,7 @@ def resolve(
 ) -> None:
     """Say what a request cost that nobody settled."""
     from gateway.money import dollars, nano
-    from gateway.resolve import Resolved
-    from gateway.resolve import resolve as resolved
+    from gateway.resolve import Resolved, resolve as resolved
 
     if (cost is None) == (not free):
         fail("Give one of --cost and --free.", json=json)

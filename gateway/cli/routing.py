@@ -60,8 +60,7 @@ def train(
     from router_policies.difficulty.answers import train_verifier
     from router_policies.difficulty.artifact import ArtifactError
     from router_policies.difficulty.learn import Options
-    from router_policies.difficulty.train import WorseArtifact
-    from router_policies.difficulty.train import train as train_artifact
+    from router_policies.difficulty.train import WorseArtifact, train as train_artifact
 
     source = Source(outcomes or [], records=records, config=config, since=since, route=route, json=json)
     found = source.read(embeddings)

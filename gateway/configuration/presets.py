@@ -22,8 +22,7 @@ from gateway.configuration.schema import (
     Shape,
     fields_at,
 )
-from gateway.document import Document, SettingsError, nearest, read, text_of
-from gateway.document import Path as Place
+from gateway.document import Document, Path as Place, SettingsError, nearest, read, text_of
 
 Kind = TypeVar("Kind", bound=Shape)
 

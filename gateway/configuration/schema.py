@@ -22,11 +22,11 @@ from gateway.configuration.quantities import (
     Rate,
     RedisUrl,
     Seconds,
+    Shape as Shape,  # noqa: PLC0414  # the base of whatever others write
     Url,
     listed,
     scheme,
 )
-from gateway.configuration.quantities import Shape as Shape  # noqa: PLC0414  # the base of whatever others write
 from gateway.types import Action, Capability, Decline, Every
 
 TENANT_ACCOUNTS = ("tenant", "key", "user", "task", "model", "team", "deployment", "provider", "tag:NAME")

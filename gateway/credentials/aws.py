@@ -25,8 +25,7 @@ from urllib.parse import urlsplit
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as Key
-from botocore.exceptions import BotoCoreError, HTTPClientError, NoCredentialsError
-from botocore.exceptions import ConnectionError as Unconnected
+from botocore.exceptions import BotoCoreError, ConnectionError as Unconnected, HTTPClientError, NoCredentialsError
 from botocore.session import Session
 
 from gateway.credentials.renewal import Renewed, Token

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from alembic import command
 from databases import a_record
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from msgspec.structs import replace
 from sqlalchemy import JSON, Connection, Engine, MetaData, Table, func, insert, select, text
 

@@ -17,8 +17,7 @@ import os
 import random
 import re
 import struct
-from collections import Counter as Tally
-from collections import defaultdict
+from collections import Counter as Tally, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 

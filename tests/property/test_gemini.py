@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from corpus import drain, request, step
 from grown import grown_chat, grown_message
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gateway.dialects.gemini import Gemini
 from gateway.errors import GatewayError

@@ -11,8 +11,7 @@ from typing import Any, TypeAlias
 import msgspec
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from lua_model import FOREVER, Kept, Place, Take
 
 from gateway.ledger.scripts import SCRIPTS

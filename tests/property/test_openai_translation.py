@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from gateway.conversation import Audio, Conversation, Finish, Role, Sampling, Text, Turn
 from gateway.dialects.deltas import Delta, Finished, PartEnded, Started, TextDelta, UsageSeen, fold

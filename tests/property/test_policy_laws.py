@@ -7,8 +7,7 @@ from time import perf_counter_ns
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gateway.plan import Context, Plan, Policy, Stats, Step, Talk, cost_key
 from gateway.types import (

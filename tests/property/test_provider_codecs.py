@@ -13,8 +13,7 @@ import orjson
 import pytest
 from botocore.session import Session
 from botocore.validate import ParamValidator
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from gateway import ndjson
 from gateway.conversation import (

@@ -8,8 +8,7 @@ import math
 
 import orjson
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from gateway.errors import InvalidRequest
 from gateway.tokens import Counter, encodings, simulated_input_tokens

@@ -16,8 +16,7 @@ import corpus
 import pytest
 import surfaces
 from corpus import Row
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from surfaces import Surface
 
 from gateway import money

@@ -26,8 +26,7 @@ from typing import Any
 
 import httpx
 import psycopg
-from databases import Proxy as DatabaseProxy
-from databases import proxied
+from databases import Proxy as DatabaseProxy, proxied
 from processes import GatewayProcess
 from proxy import Proxy
 from redis.asyncio import Redis

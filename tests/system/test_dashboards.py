@@ -23,8 +23,7 @@ import pytest
 import yaml
 from harness import KEY, Running, gateway
 from msgspec import structs
-from processes import GatewayProcess
-from processes import Running as Process
+from processes import GatewayProcess, Running as Process
 from prometheus_client.parser import text_string_to_metric_families
 from services import free_port
 from sqlalchemy import func, select

@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from easy_and_hard import EASY, HARD, made_outcomes
-from hypothesis import given as any_of
-from hypothesis import strategies as st
+from hypothesis import given as any_of, strategies as st
 from pyarrow import parquet
 
 from router_policies.difficulty import artifact
@@ -18,8 +17,7 @@ from router_policies.difficulty.answers import learn_verifier, pairs
 from router_policies.difficulty.evaluation.curves import auroc, calibration_error
 from router_policies.difficulty.learn import Options, fold_of, learn, merged_tasks
 from router_policies.difficulty.outcomes import Outcomes, OutcomesError, outcomes, read
-from router_policies.difficulty.text import BUCKETS, kept
-from router_policies.difficulty.text import read as read_prompt
+from router_policies.difficulty.text import BUCKETS, kept, read as read_prompt
 from router_policies.difficulty.train import WorseArtifact, train
 
 OPTIONS = Options(directions_max=40)

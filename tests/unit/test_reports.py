@@ -17,8 +17,7 @@ import pytest
 from click.testing import Result
 from databases import a_record
 from focus_rules import problems
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from sqlalchemy import Connection
 from typer.testing import CliRunner
 

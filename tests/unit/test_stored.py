@@ -1,8 +1,7 @@
 """Ids of stored responses: they say where, to whom they were told and to nobody else."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gateway.dialects import stored
 from gateway.dialects.stored import Stored

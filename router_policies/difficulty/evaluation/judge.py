@@ -27,8 +27,15 @@ from router_policies.difficulty.evaluation.routes import (
     singles,
     sweep,
 )
-from router_policies.difficulty.learn import QUERIES_MIN as LEARNED_MIN
-from router_policies.difficulty.learn import Options, Progress, fold_of, learn, merged_tasks, nothing
+from router_policies.difficulty.learn import (
+    QUERIES_MIN as LEARNED_MIN,
+    Options,
+    Progress,
+    fold_of,
+    learn,
+    merged_tasks,
+    nothing,
+)
 from router_policies.difficulty.model import Array, Model, fingerprint
 from router_policies.difficulty.outcomes import Outcomes, OutcomesError
 from router_policies.difficulty.text import plain_name
