@@ -118,7 +118,11 @@ NEEDS = [
 ]
 
 
-@pytest.mark.parametrize(("format", "body", "needs"), NEEDS, ids=lambda value: str(sorted(value) if isinstance(value, set) else value)[:60])
+def named(value: object) -> str:
+    return str(sorted(value) if isinstance(value, set) else value)[:60]
+
+
+@pytest.mark.parametrize(("format", "body", "needs"), NEEDS, ids=named)
 def test_a_request_needs_what_it_uses_and_no_more(format, body, needs):  # noqa: A002  # the noun
     assert read(format, body).needs == needs
 
