@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 from hypothesis import settings
+from schemathesis.pytest.plugin import SchemathesisFunction
 from sqlalchemy.engine import make_url
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -30,6 +31,15 @@ class OneForProcesses(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneForProcesses:
     """See xdist."""
     return OneForProcesses(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives each operation of a schema an id of its own: of several tests with the same id xdist runs one."""
+    for item in items:
+        if isinstance(item, SchemathesisFunction):
+            item._id = item._id.with_params(item.name.partition("[")[2].removesuffix("]"))
+    if len({item.nodeid for item in items}) < len(items):
+        raise pytest.UsageError("two tests have the same id")
 
 
 @pytest.fixture(scope="session", autouse=True)
