@@ -174,7 +174,7 @@ async def test_an_answer_that_was_lost_leaves_no_hold(server: RedisServer) -> No
         await ledger.ping()
         proxy.swallow_replies = True
         lost = asyncio.create_task(ledger.reserve(hold("lost", CAP)))
-        other = open_redis(server.url)
+        other = open_redis(server.url, timeout_s=5.0)
         await until_held(other, 10)
         proxy.swallow_replies = False
         proxy.cut()
@@ -202,7 +202,7 @@ async def test_a_settlement_whose_answer_was_lost_can_be_repeated(server: RedisS
 
 def test_the_event_loop_of_production_serves_as_well(server: RedisServer) -> None:
     async def request() -> Settlement:
-        ledger = open_redis(server.url)
+        ledger = open_redis(server.url, timeout_s=5.0)
         await ledger.reserve(hold("a", CAP))
         found = await ledger.settle(hold("a", CAP), Spent(7), record(hold("a", CAP), 7))
         await ledger.close()
@@ -213,7 +213,7 @@ def test_the_event_loop_of_production_serves_as_well(server: RedisServer) -> Non
 
 async def test_calls_of_one_tick_share_one_write(server: RedisServer) -> None:
     async with Proxy(server.port) as proxy:
-        ledger = open_redis(f"redis://127.0.0.1:{proxy.port}/0")
+        ledger = open_redis(f"redis://127.0.0.1:{proxy.port}/0", timeout_s=5.0)
         await ledger.reserve(hold("warm", CAP))
         before = proxy.writes
         await asyncio.gather(*(ledger.reserve(hold(f"r{number}", CAP)) for number in range(50)))
@@ -298,8 +298,8 @@ async def test_a_master_that_became_a_replica_is_left(server: RedisServer, ledge
 
 async def test_a_gateway_whose_clock_is_wrong_uses_the_servers_windows(redis_url: str, redis_prefix: str) -> None:
     wrong = Clock(time.time())
-    right = open_redis(redis_url, prefix=redis_prefix)
-    skewed = open_redis(redis_url, prefix=redis_prefix, wall=wrong)
+    right = open_redis(redis_url, prefix=redis_prefix, timeout_s=5.0)
+    skewed = open_redis(redis_url, prefix=redis_prefix, wall=wrong, timeout_s=5.0)
     lines = [line(10, 1000, window=Window(every)) for every in (Every.MINUTE, Every.DAY, Every.YEAR)]
     await skewed.ping()
     for number, days in enumerate((0, 400, -800)):
@@ -340,7 +340,7 @@ async def test_a_redis_does_not_grow_for_ever(redis_url: str, redis_prefix: str)
 
 
 async def test_accounts_of_one_tenant_live_on_one_shard(redis_url: str, redis_prefix: str) -> None:
-    ledger = open_redis(redis_url, prefix=redis_prefix, split=True)
+    ledger = open_redis(redis_url, prefix=redis_prefix, split=True, timeout_s=5.0)
     lines = [line(1, 9, account=Account(kind, f"{kind}{{x}}", "acme")) for kind in ("tenant", "key", "user", "tag:a")]
     await ledger.reserve(hold("a", *lines, line(1, 9, account=PROVIDER)))
     with redis.Redis.from_url(redis_url) as client:
@@ -351,7 +351,7 @@ async def test_accounts_of_one_tenant_live_on_one_shard(redis_url: str, redis_pr
 
 
 async def test_a_tenant_over_budget_never_touches_what_others_share(redis_url: str, redis_prefix: str) -> None:
-    ledger = open_redis(redis_url, prefix=redis_prefix, split=True)
+    ledger = open_redis(redis_url, prefix=redis_prefix, split=True, timeout_s=5.0)
     shared = line(11, 1000, account=PROVIDER)
     with pytest.raises(BudgetExceeded, match="tenant acme"):
         await ledger.reserve(hold("a", shared, line(11, 10)))

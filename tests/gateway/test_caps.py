@@ -33,7 +33,7 @@ async def test_of_200_requests_at_once_exactly_the_37_that_fit_succeed(
     ledgers: dict[str, Callable[[], Ledger | None]] = {
         "memory": MemoryLedger,
         "sqlite": lambda: None,  # the configuration's own
-        "redis": lambda: open_redis(redis_url, prefix=redis_prefix),
+        "redis": lambda: open_redis(redis_url, prefix=redis_prefix, timeout_s=5.0, connect_timeout_s=5.0),
     }
     text = config(tmp_path, limit=dollars(limit), script="?first_token_ms=5&output=50")
     async with gateway(text, ledger=ledgers[kind]()) as running:
