@@ -149,7 +149,7 @@ async def traffic(running: Running, found: Batch, number: int) -> None:
         await ask(running, KEY, "long", f"Now it is 2026-11-{number + 10}T{clock}Z.\n{RULES_OF_CONDUCT}", 200, "system")
     await ask(running, KEY, "small", "Am I too dear?", 429, user="bob")
     await ask(running, KEY, "shaky", "Are you well?", 503, sim="status=503")
-    await a_batch_job(running)
+    await a_batch_job(running, number)
     recorder = running.gateway.parts.recorder
     recorder.spool(structs.replace(found.records[0], id=f"poison-{number}", cost=2**70))
     await settled(running, found, number)
@@ -187,8 +187,8 @@ async def ask(
     assert reply.status_code == status, (model, reply.text)
 
 
-async def a_batch_job(running: Running) -> None:
-    """One line, answered."""
+async def a_batch_job(running: Running, number: int) -> None:
+    """One line, answered; returns when the metrics know, too."""
     client = running.openai(max_retries=0)
     line = {
         "custom_id": "a",
@@ -202,7 +202,10 @@ async def a_batch_job(running: Running) -> None:
         while batch.status not in ("completed", "failed"):
             await asyncio.sleep(0.02)
             batch = await client.batches.retrieve(batch.id)
-    assert batch.status == "completed", batch
+        assert batch.status == "completed", batch
+        ended = 0.0
+        while ended <= number:
+            ended = sum(value for name, value in await scraped(running) if name.startswith("tollgate_batches_total"))
 
 
 async def settled(running: Running, found: Batch, number: int) -> None:
