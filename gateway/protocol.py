@@ -22,6 +22,8 @@ from uvicorn.protocols.http.httptools_impl import (
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
 
+CONTROLS = bytes({*range(32), 127} - {9})
+"""What no value may hold, as uvicorn has it: a line break in one would begin another header, or another reply."""
 FRAMING = frozenset({b"connection", b"transfer-encoding"})
 """Headers that change how a reply is sent: uvicorn reads them."""
 EMPTY = frozenset({204, 304})
@@ -55,8 +57,7 @@ class Cycle(RequestResponseCycle):
         if length is None:
             headers.append((b"transfer-encoding", b"chunked"))
         head = b"".join([_name(name) + value + b"\r\n" for name, value in headers])
-        breaks = len(headers)
-        if head.count(b"\n") != breaks or head.count(b"\r") != breaks or b"\0" in head:
+        if len(head) - len(head.translate(None, CONTROLS)) != 2 * len(headers):
             raise RuntimeError("Invalid HTTP header value.")
         self.response_started = True
         self.waiting_for_100_continue = False
