@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -27,12 +27,6 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE = b": still thinking\n\n"
 LATE = "late"
-
-
-class PassOn(Protocol):
-    """`Pipeline.pass_on`."""
-
-    async def __call__(self, exchange: Exchange, data: bytes, send: Send, *, more: bool = True) -> None: ...
 
 
 def judged(exchange: Exchange, step: Step) -> bool:
@@ -100,7 +94,7 @@ async def _heeded(exchange: Exchange, verdict: Verdict, send: Send, pipeline: Pi
     if verdict.take is not None:
         heard = [trial for trial in exchange.trials if trial.said is not None]
         exchange.plan = exchange.plan.because(f"cascade: {verdict.reason or 'good enough'}")
-        await _sent(exchange, heard[verdict.take], send, pipeline.pass_on)
+        await _sent(exchange, heard[verdict.take], send, pipeline)
         return True
     if verdict.reason:
         exchange.escalated = not verdict.onward
@@ -109,7 +103,7 @@ async def _heeded(exchange: Exchange, verdict: Verdict, send: Send, pipeline: Pi
     return False
 
 
-async def settled_for(exchange: Exchange, pass_on: PassOn, send: Send) -> bool:
+async def settled_for(exchange: Exchange, send: Send, pipeline: Pipeline) -> bool:
     """When no better answer can be had the client gets the last that was held back; whether there is one."""
     useful = [
         trial for trial in exchange.trials if trial.said is not None and not trial.step.judging and trial.said.finish
@@ -117,13 +111,13 @@ async def settled_for(exchange: Exchange, pass_on: PassOn, send: Send) -> bool:
     if not useful:
         return False
     exchange.plan = exchange.plan.because("cascade: nothing better came")
-    await _sent(exchange, useful[-1], send, pass_on)
+    await _sent(exchange, useful[-1], send, pipeline)
     return True
 
 
-async def _sent(exchange: Exchange, trial: Trial, send: Send, pass_on: PassOn) -> None:
+async def _sent(exchange: Exchange, trial: Trial, send: Send, pipeline: Pipeline) -> None:
     exchange.take(trial)
-    await pass_on(exchange, trial.data, send, more=False)
+    await pipeline.end(exchange, trial.data, send)
     exchange.finished = True
 
 

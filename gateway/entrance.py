@@ -69,8 +69,7 @@ class Place:
         elif isinstance(error, STRAIN):
             self._gate.strained()
         self._condition.ended()
-        share = self._condition.circuit.share(self._now()) if self._gate.waiting else 1.0
-        self._gate.leave(self._tenant.id, share)
+        self._gate.leave(self._tenant.id, self._condition.circuit.share(self._now()))
 
 
 class Entrance:
@@ -82,8 +81,7 @@ class Entrance:
     def in_service(self, step: Step) -> bool:
         """Whether the circuit of its deployment lets a call through, with a key that has room for one."""
         deployment = step.deployment
-        circuit = self._health.of(deployment.id).circuit
-        admitted = not circuit.open or circuit.admits(self._now())
+        admitted = self._health.of(deployment.id).circuit.admits(self._now())
         return admitted and self._keyring.wait_s(deployment.provider) <= 0
 
     def check(self, steps: Iterable[Step], tenant: Tenant) -> None:

@@ -213,10 +213,7 @@ class Exchange:
 
     def _shares(self, last: Spent) -> dict[str, Spent] | None:
         """What each deployment and provider served; None where no account asks."""
-        for line in self.reservation.lines:
-            if line.account.kind in STEP_KINDS:
-                break
-        else:
+        if STEP_KINDS.isdisjoint([line.account.kind for line in self.reservation.lines]):
             return None
         counted = bool(self.spilt) and self.spilt[-1][0] is self.step  # the last attempt failed: its request is there
         own = Spent(last.cost, 0 if counted else last.requests, last.input_tokens, last.output_tokens)
@@ -369,11 +366,10 @@ class Exchange:
     def remaining(self, cost: NanoUSD) -> NanoUSD | None:
         """What the tightest hard budget has left once `cost` is settled; None without one."""
         least: NanoUSD | None = None
-        for number, balance in enumerate(self.balances):
+        for balance, line in zip(self.balances, self.reservation.lines, strict=False):
             limit = balance.limit
             if limit.unit is COST and limit.action is DENY:
-                held = self.reservation.lines[number].amount
-                left = limit.amount - balance.spent - balance.reserved + held - cost
+                left = limit.amount - balance.spent - balance.reserved + line.amount - cost
                 if least is None or left < least:
                     least = left
         return least if least is None or least > 0 else 0

@@ -39,6 +39,8 @@ RETRY_SHARE = 0.1
 """Retries on a deployment, of its recent requests: more of them turn a failure into a storm."""
 RETRIES_FREE = 2.0
 """Decayed: where there is little traffic a request may still be tried again."""
+LIMITS_LOOK_S = 0.05
+"""A provider's own limits are known to plans before it has to refuse, without reading every reply of many for them."""
 
 
 @dataclass(slots=True)
@@ -168,7 +170,7 @@ class Condition:
     circuit: Circuit = field(default_factory=Circuit)
     inflight: int = 0
     quotas: list[Quota] = field(default_factory=list)
-    look_at: float = 0.0  # when its limits are looked at again
+    _look_at: float = 0.0  # when its limits are looked at again
     asked: int = 0  # calls since the last answer
     answered_at: float | None = None
     gap_s: float = 0.0  # between two answers
@@ -208,6 +210,13 @@ class Condition:
             return False
         usual_s = max(self.gap_s, (self.first_token_ms or 0.0) / 4000)
         return now - self.answered_at > max(SILENT_S, SILENT_TIMES * usual_s)
+
+    def looks(self, now: float) -> bool:
+        """Whether its limits are read from the reply that is here: not from each of many."""
+        if now < self._look_at:
+            return False
+        self._look_at = now + LIMITS_LOOK_S
+        return True
 
     def told(self, now: float, limits: Iterable[tuple[str, float, float]]) -> None:
         """The provider says what is left of its limits: see `dialects.retry_after.quotas`."""
@@ -293,10 +302,10 @@ class Health:
 
     conditions: dict[str, Condition] = field(default_factory=dict)
     habits: Habits = field(default_factory=Habits)
-    known: Known = field(init=False)
+    _known: Known = field(init=False)
 
     def __post_init__(self) -> None:
-        self.known = Known(self.conditions)
+        self._known = Known(self.conditions)
 
     def of(self, deployment: str) -> Condition:
         """The condition of one deployment."""
@@ -307,7 +316,7 @@ class Health:
 
     def stats(self) -> Mapping[str, Stats]:
         """What policies may know of every deployment seen so far."""
-        return self.known
+        return self._known
 
     def opened(self, now: float) -> dict[str, float]:
         """For how many more seconds each open circuit lets nothing through."""

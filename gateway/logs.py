@@ -12,7 +12,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
 
-import msgspec
 import orjson
 import structlog
 from structlog.contextvars import get_contextvars
@@ -20,7 +19,6 @@ from structlog.typing import EventDict, Processor
 
 from gateway.types import Record
 
-_JSON = msgspec.json.Encoder()
 _write: Callable[[str], None] | None = None
 """Takes a line for a machine."""
 
@@ -80,7 +78,7 @@ def _tell(event: EventDict) -> None:
         structlog.get_logger().info(**event)
         return
     event.update(get_contextvars(), level="info", timestamp=datetime.now(UTC))
-    _write(_JSON.encode(event).decode())
+    _write(_line(None, "info", event))
 
 
 def _for_machines() -> list[Processor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -47,13 +47,10 @@ from gateway.room import Room
 from gateway.settlements import Settlements
 from gateway.shadows.beside import Shadows
 from gateway.tokens import Counter
+from gateway.transport.base import Answer
 from gateway.transport.deadline import Deadline
 from gateway.types import Limit, Outcome, Record, Request, Tenant, Usage
 from gateway.upstream import WAIT_MAX_ELSEWHERE_S, WAIT_MAX_S, Terms, Upstream
-
-LIMITS_LOOK_S = 0.05
-"""A provider's own limits, as its replies tell them, are known to plans before it has to refuse; those of a busy
-deployment are not read from every reply."""
 
 
 class Send(Protocol):
@@ -63,7 +60,7 @@ class Send(Protocol):
         """The status line and headers."""
         ...
 
-    async def chunk(self, data: bytes) -> None:
+    def chunk(self, data: bytes) -> Awaitable[None]:
         """Some of the body; waits while the client is slow."""
         ...
 
@@ -217,7 +214,7 @@ class Pipeline:
 
     async def give_up(self, exchange: Exchange, failure: GatewayError, send: Send) -> None:
         """No step is left: the best there was, or what went wrong; inside the stream where that has begun."""
-        if await cascade.settled_for(exchange, self.pass_on, send):
+        if await cascade.settled_for(exchange, send, self):
             return
         exchange.status = failure.status
         if not exchange.opened:
@@ -296,33 +293,43 @@ class Pipeline:
                     decoder = exchange.resumed.continued(decoder, exchange)
                 exchange.decoder = decoder
                 decoder.meter.media_type = answer.header("content-type")
-                if (now := self.now()) >= condition.look_at:
-                    condition.look_at = now + LIMITS_LOOK_S
-                    condition.told(now, quotas(answer.headers, request.received))
+                self.look(condition, answer, request)
                 async for chunk in answer.chunks():
                     if request.stream:
                         deadline.move(last)  # a slow client is not a silent provider
                     if out := decoder.feed(chunk):
-                        await self.pass_on(exchange, out, send)
+                        if exchange.first_byte is None:
+                            await self.begin(exchange, send)
+                        await send.chunk(out)
                     if request.stream:
                         deadline.move(min(last, self.now() + times.idle_s))
                 out = decoder.finish()
         exchange.answered = self.now()
-        await self.pass_on(exchange, out, send, more=False)
+        await self.end(exchange, out, send)
         exchange.finished = True
         self.learn(exchange, began)
 
-    async def pass_on(self, exchange: Exchange, data: bytes, send: Send, *, more: bool = True) -> None:
-        """Some bytes to the client; the first of them bring the status and headers."""
+    def look(self, condition: Condition, answer: Answer, request: Request) -> None:
+        """What a reply tells of its provider's own limits."""
+        now = self.now()
+        if condition.looks(now):
+            condition.told(now, quotas(answer.headers, request.received))
+
+    async def begin(self, exchange: Exchange, send: Send, length: int | None = None) -> None:
+        """The status and headers, before the first byte; with the `length` of a body that is all here."""
+        exchange.first_byte = self.now()
+        exchange.status = 200
+        if not exchange.opened:
+            headers = reply_headers(exchange)
+            if length is not None:
+                headers.append((b"content-length", b"%d" % length))
+            await send.start(200, headers)
+
+    async def end(self, exchange: Exchange, data: bytes, send: Send) -> None:
+        """The last of the answer, which may be all of it."""
         if exchange.first_byte is None:
-            exchange.first_byte = self.now()
-            exchange.status = 200
-            if not exchange.opened:
-                headers = reply_headers(exchange)
-                if not more:
-                    headers.append((b"content-length", b"%d" % len(data)))
-                await send.start(200, headers)
-        await (send.chunk(data) if more else send.end(data))
+            await self.begin(exchange, send, len(data))
+        await send.end(data)
 
     def learn(self, exchange: Exchange, began: float) -> None:
         """A complete answer teaches latency, speed and the true count."""
@@ -352,8 +359,7 @@ class Pipeline:
         if meter is not None and meter.pending and exchange.held:
             parts.background.spawn(self.follow(exchange))
         else:
-            generated = await self.generated(exchange) if exchange.uncounted() else 0
-            await self.book(exchange, exchange.usage(generated, self.now()))
+            await self.book(exchange, exchange.usage(await self.generated(exchange), self.now()))
 
     async def generated(self, exchange: Exchange) -> int:
         """Tokens that a settlement has to count itself: whoever cancels it gets it all the same."""
@@ -366,8 +372,8 @@ class Pipeline:
     async def follow(self, exchange: Exchange) -> None:
         """An answer that is made in the background is settled when it is there; its hold lasts until then."""
         dialect = self.dialects[exchange.step.deployment.provider.dialect]
-        self.keeper.keep(exchange)
         async with self.parts.background.kept(exchange):
+            self.keeper.keep(exchange)
             try:
                 usage = await self.parts.background.made(exchange, self.parts, dialect)
             finally:

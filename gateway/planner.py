@@ -102,26 +102,14 @@ class Planner:
         """
         route, candidates = self.permitted(request, tenant)
         asks = Asks.of(request, content, self._cached(request, content))
+        steps = [self._step(asks, content, deployment, now) for deployment in candidates]
         refused: dict[str, Refused] = {}
-        steps: list[Step] = []
-        for deployment in candidates:
-            step = self._step(asks, content, deployment, now)
-            reason = _unfit(step, content) or _ungranted(step, tenant)
-            if reason is None:
-                steps.append(step)
-            else:
-                refused.setdefault(deployment.id, reason)
+        steps = _kept(steps, refused, lambda step: _unfit(step, content) or _ungranted(step, tenant))
         if route is not None:
             steps.sort(key=_cost)
         plan = self._shaped(Plan(tuple(steps)), route, request, Context(tenant, now, self.health.stats(), fill))
         most = cost_max(request, tenant)
-        steps = []
-        for step in plan.steps:
-            reason = self._unaffordable(step, request, tenant, most)
-            if reason is None:
-                steps.append(step)
-            else:
-                refused.setdefault(step.deployment.id, reason)
+        steps = _kept(plan.steps, refused, lambda step: self._unaffordable(step, request, tenant, most))
         if not steps:
             raise _nothing_fits(request, refused, plan)
         dropped = [Dropped(deployment, why.reason) for deployment, why in refused.items()]
@@ -228,6 +216,18 @@ def _room(deployment: Deployment, input_tokens: int) -> int:
     if deployment.context_max is None or most <= (room := deployment.context_max - input_tokens):
         return most
     return max(1, room)
+
+
+def _kept(steps: Iterable[Step], refused: dict[str, Refused], judge: Callable[[Step], Refused | None]) -> list[Step]:
+    """The steps that `judge` has nothing against; of the others, the first reason stays in `refused`."""
+    kept: list[Step] = []
+    for step in steps:
+        reason = judge(step)
+        if reason is None:
+            kept.append(step)
+        else:
+            refused.setdefault(step.deployment.id, reason)
+    return kept
 
 
 def _cost(step: Step) -> tuple[bool, int]:

@@ -15,6 +15,7 @@ EVENT_BYTES_MAX = 32 * 1024 * 1024
 """An event may carry a whole image in base64; more than this is no event."""
 
 BOM = b"\xef\xbb\xbf"
+_CR = ord("\r")  # as a number: a search for bytes raises and catches an error first
 
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 
@@ -42,7 +43,7 @@ class Splitter:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The events that are complete now."""
-        if self._pending or b"\r" in chunk:
+        if self._pending or _CR in chunk:
             return self._feed_slowly(chunk)
         size = len(chunk)
         if size > self._event_bytes_max:

@@ -21,19 +21,19 @@ class Front:
         self.endpoints = endpoints  # path -> method -> endpoint
         self.prefixes = dict(sorted(prefixes.items(), key=lambda item: -len(item[0])))
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: ASGISend) -> None:
+    def __call__(self, scope: dict[str, Any], receive: Receive, send: ASGISend) -> Awaitable[None]:
         """One HTTP request."""
         path: str = scope["path"]
         methods = self.endpoints.get(path)
         if methods is not None:
             endpoint = methods.get(scope["method"])
             if endpoint is not None:
-                return await endpoint(scope, receive, send)
-            return await self.refuse(MethodNotAllowed(path, methods), path, send)
+                return endpoint(scope, receive, send)
+            return self.refuse(MethodNotAllowed(path, methods), path, send)
         for prefix, endpoint in self.prefixes.items():
             if path.startswith(prefix) or path == prefix[:-1]:
-                return await endpoint(scope, receive, send)
-        return await self.refuse(NotFound(f"There is nothing at {path[:200]!r}.{self.hint(path)}"), path, send)
+                return endpoint(scope, receive, send)
+        return self.refuse(NotFound(f"There is nothing at {path[:200]!r}.{self.hint(path)}"), path, send)
 
     def hint(self, path: str) -> str:
         """The usual mistake is a base URL with or without /v1."""

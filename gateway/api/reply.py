@@ -38,9 +38,9 @@ class Reply:
         self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def chunk(self, data: bytes) -> None:
+    def chunk(self, data: bytes) -> Awaitable[None]:
         """Some of the body; waits while the client is slow."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        return self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self, data: bytes) -> None:
         """The last of the body."""

@@ -118,7 +118,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     """Providers send anything anywhere: no field has a type."""
 
     text: Any = None
@@ -127,7 +127,7 @@ class _Delta(msgspec.Struct):
     stop_reason: Any = None
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, gc=False):
     """An event of a stream."""
 
     type: Any = None

@@ -123,7 +123,7 @@ def _set_effort(body: Fields, step: Step) -> None:
         body[place] = word
 
 
-class _Said(msgspec.Struct):
+class _Said(msgspec.Struct, gc=False):
     """A delta or a message, as far as it is text.  Providers send anything anywhere: no field has a type."""
 
     content: Any = None
@@ -135,7 +135,7 @@ class _Said(msgspec.Struct):
     audio: Any = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: Any = 0
     delta: _Said | None = None
     message: _Said | None = None
@@ -144,7 +144,7 @@ class _Choice(msgspec.Struct):
     error: Any = None
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     """A chunk of a stream, or a whole reply."""
 
     choices: list[_Choice] | None = None

@@ -96,7 +96,7 @@ def _set_effort(body: Fields, step: Step) -> None:
 _NOTHING = Raw()
 
 
-class _Response(msgspec.Struct):
+class _Response(msgspec.Struct, gc=False):
     """A response as far as it is metered.  Providers send anything anywhere: no field has a type."""
 
     id: Any = ""
@@ -110,7 +110,7 @@ class _Response(msgspec.Struct):
     output: Any = None
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, gc=False):
     type: Any = ""
     delta: Any = None
     response: Raw = _NOTHING

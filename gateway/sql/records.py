@@ -18,7 +18,7 @@ from gateway.savings import Saving
 from gateway.sql.figures import tag as tag  # noqa: PLC0414  # filters by tag are asked for here, too
 from gateway.sql.schema import records
 from gateway.sql.stale import outdate
-from gateway.types import INPUT_BUCKETS, OUTPUT_BUCKETS, Bucket, Outcome, Record
+from gateway.types import INPUT_BUCKETS, OUTPUT_BUCKETS, READ_BUCKETS, Bucket, Outcome, Record
 
 Row: TypeAlias = dict[str, Any]
 Values: TypeAlias = list[Any]
@@ -38,11 +38,12 @@ INT_MAX = 2**63
 _INDEXED = frozenset({"id", "tenant", "key", "deployment", "task"})
 _SUMS = {
     "input_tokens": INPUT_BUCKETS,
-    "cached_tokens": frozenset({Bucket.CACHE_READ, Bucket.AUDIO_CACHE_READ}),
+    "cached_tokens": READ_BUCKETS,
     "output_tokens": OUTPUT_BUCKETS,
 }
 _SAVED = {cause.value: f"saved_{cause}" for cause in Saving}
 _FIELDS = Record.__struct_fields__
+_SAVINGS = _FIELDS.index("savings")  # which has a column for each cause instead
 _COLUMNS = (*(name for name in _FIELDS if name != "savings"), "hour", *_SUMS, *_SAVED.values())
 _AT = {name: number for number, name in enumerate(_COLUMNS)}
 _KINDS = {name: records.c[name].type for name in _COLUMNS}
@@ -66,7 +67,7 @@ def row(record: Record) -> Values:
     What no SQL text can hold (NUL, half a surrogate pair) becomes U+FFFD.  Raises TypeError for what JSON cannot hold.
     """
     found = [*msgspec.structs.astuple(record), int(record.at // 3600), *_ZEROS]
-    for cause, amount in found.pop(_FIELDS.index("savings")).items():
+    for cause, amount in found.pop(_SAVINGS).items():
         if cause in _SAVED:
             found[_AT[_SAVED[cause]]] = amount
     for kind, count in record.tokens.items():

@@ -16,7 +16,7 @@ from itertools import combinations
 from typing import Any, TypeAlias
 
 from gateway.money import GEO, SIZED_REQUEST, STANDARD_TIERS
-from gateway.types import INPUT_BUCKETS, NANO, Bucket, NanoUSD, Usage
+from gateway.types import INPUT, INPUT_BUCKETS, NANO, OUTPUT, Bucket, NanoUSD, Usage
 from gateway.usage.tables import CHAT, ENDPOINTS, GEMINI, MESSAGES, RESPONSES, SEARCH_SIZE, Part, Path, Shape
 
 __all__ = ["CHAT", "ENDPOINTS", "GEMINI", "MESSAGES", "RESPONSES", "Part", "Shape", "read", "reported_cost"]
@@ -28,7 +28,6 @@ TOKENS_MAX = 1 << 40
 
 TIER_CHARS_MAX = 40
 
-_INPUT, _OUTPUT = Bucket.INPUT, Bucket.OUTPUT
 _ANYWHERE = frozenset({"", "global", "not_available"})
 _NO_RULES: Mapping[str, str] = {}
 _MODALITIES = ("UNSPECIFIED", "TEXT", "IMAGE", "VIDEO", "AUDIO", "DOCUMENT")
@@ -125,7 +124,7 @@ def _tokens(shape: Shape, block: Block, rules: Mapping[str, str], flags: list[st
                 count = totals[side]  # noqa: PLW2901 - clamped
             totals[side] -= count
         tokens[part.bucket] = tokens.get(part.bucket, 0) + count
-    for bucket, rest in ((_INPUT, totals[True]), (_OUTPUT, totals[False])):
+    for bucket, rest in ((INPUT, totals[True]), (OUTPUT, totals[False])):
         tokens[bucket] = tokens.get(bucket, 0) + rest
     return {bucket: n for bucket, n in tokens.items() if n}
 
