@@ -328,11 +328,10 @@ async def test_what_was_set_aside_for_a_batch_whose_client_was_never_told_is_fre
             with pytest.raises(openai.InternalServerError):
                 await at.create([line("a"), line("b")])
         async with asyncio.timeout(20):
-            while (await at.spent())[1]:
+            while (await at.openai().batches.list()).data:  # it is forgotten after it is freed
                 at.gateway.runner.kick()
                 await asyncio.sleep(0.01)
         assert await at.spent() == (0, 0)
-        assert (await at.openai().batches.list()).data == []
         assert at.vendor.calls == []
 
 
