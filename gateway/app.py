@@ -19,16 +19,16 @@ from gateway import catalog, plugins, settings
 from gateway.accounts import in_force, shared_lines
 from gateway.alerting.watchman import Watchman
 from gateway.alerting.webhooks import Webhooks
-from gateway.api.admin import admin_app
 from gateway.api.batches import BatchesEndpoint, refused
 from gateway.api.chat import COUNTED, GENERATED, CountTokens, Generate
 from gateway.api.files import FilesEndpoint
 from gateway.api.front import Endpoint, Front
+from gateway.api.guard import Guarded
 from gateway.api.health import Health as Probes
 from gateway.api.models import Models
 from gateway.api.once import Once
 from gateway.api.openapi import Described
-from gateway.api.reply import ASGISend, Message, Receive
+from gateway.api.reply import ASGISend, Receive, last
 from gateway.api.responses import StoredResponses
 from gateway.api.stored import Kept
 from gateway.background import Background
@@ -111,11 +111,12 @@ class Gateway:
         self._revision = -1
         self._stored = Snapshot()
         self._front: Endpoint | None = None
+        self._served = False  # by a process that does nothing else
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: ASGISend) -> None:
         """ASGI: HTTP to the front, the server's life cycle to `start` and `stop`."""
         if scope["type"] == "http" and self._front is not None:
-            return await self._front(scope, receive, _last(send) if self.probes.draining else send)
+            return await self._front(scope, receive, last(send) if self.probes.draining else send)
         if scope["type"] == "lifespan":
             return await self._lifespan(receive, send)
         return None
@@ -269,12 +270,20 @@ class Gateway:
             "/metrics": {"GET": self.probes.metrics},
             "/openapi.json": {"GET": Described()},
         }
-        admin = admin_app(self.store, self.parts.ledger, self.sites, found.admin_key)
+        admin = Guarded(found.admin_key, self._admin)
         kept = StoredResponses(self.sites)
         asked = {"/admin/": admin, "/v1/organization/": admin}
         batches = self._batches()
         endpoints |= {prefix[:-1]: {"GET": each, "POST": each} for prefix, each in batches.items()}
         return Front(endpoints, {"/v1/models/": models, "/v1/responses/": kept, **batches, **asked})
+
+    def _admin(self) -> Endpoint:
+        from gateway.api.admin import admin_app  # noqa: PLC0415  # FastAPI, for the first who administers
+
+        made = admin_app(self.store, self.parts.ledger, self.sites)
+        if self._served:
+            gc.freeze()
+        return made
 
     def _batches(self) -> dict[str, Endpoint]:
         """Files and batches, and who follows them when nobody asks."""
@@ -345,6 +354,7 @@ class Gateway:
         except Exception as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
+        self._served = True
         _spare_the_collector()
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -356,22 +366,12 @@ def _forgets(ledger: Ledger) -> bool:
     return isinstance(ledger, RedisLedger) and ledger.guarded
 
 
-def _last(send: ASGISend) -> ASGISend:
-    """The same, telling the client that its connection ends with this reply."""
-
-    async def closing(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-        await send(message)
-
-    return closing
-
-
 def _spare_the_collector() -> None:
     """What start-up made stays for good: looking at it again and again took a tenth of each request's time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, 20, 20)
+    gc.enable()
 
 
 @asynccontextmanager

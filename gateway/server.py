@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import multiprocessing
 import os
@@ -49,6 +50,7 @@ def serve(config: Path, host: str | None = None, port: int | None = None, worker
 
 def work(config: str, bound: socket.socket, ready: Event | None = None) -> None:
     """One worker on an address that is already bound; `ready` is set when it serves."""
+    gc.disable()  # until all is there that stays: see gateway.app
     from gateway import logs  # noqa: PLC0415  # the parent of several workers needs none of it
     from gateway.app import Gateway, load_from  # noqa: PLC0415  # the same
     from gateway.protocol import Protocol  # noqa: PLC0415  # the same

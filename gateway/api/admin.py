@@ -1,12 +1,10 @@
 """`/admin/v1`: tenants, keys and budgets to make and change; spend, records, tasks and deployments to read.
 
-Everything needs the admin key; without one in the configuration there is no admin API.
+`gateway.api.guard` stands before it, and imports it when it is first asked.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from typing import Any
 
 import structlog
@@ -30,17 +28,14 @@ from gateway.api import (
     organization,
 )
 from gateway.api.admin_shapes import Desk
-from gateway.api.ask import headers_of, new_request_id, secret_of
+from gateway.api.ask import new_request_id
 from gateway.api.errors import body_of, headers_of as error_headers, status_of
-from gateway.api.front import Endpoint
-from gateway.api.reply import ASGISend, Receive, Reply
 from gateway.errors import (
     GatewayError,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
-    Unauthorized,
     Unavailable,
 )
 from gateway.ledger.base import Ledger
@@ -64,7 +59,7 @@ ROUTERS = (
 )
 
 
-def admin_app(store: Store, ledger: Ledger, sites: Sites, admin_key: str | None) -> Endpoint:
+def admin_app(store: Store, ledger: Ledger, sites: Sites) -> FastAPI:
     """The ASGI application for every path below /admin/."""
     app = _Described(title="Tollgate admin", openapi_url="/admin/openapi.json", docs_url=None, redoc_url=None)
     app.state.desk = Desk(store, ledger, sites)
@@ -78,7 +73,7 @@ def admin_app(store: Store, ledger: Ledger, sites: Sites, admin_key: str | None)
         (Exception, _bug),
     ):
         app.add_exception_handler(kind, handler)
-    return _Guarded(app, admin_key)
+    return app
 
 
 class _Described(FastAPI):
@@ -86,32 +81,7 @@ class _Described(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """See FastAPI."""
-        return openapi.administered(self)
-
-
-class _Guarded:
-    """Lets nothing through but requests with the admin key."""
-
-    def __init__(self, app: FastAPI, admin_key: str | None) -> None:
-        self._app = app
-        self._digest = hashlib.sha256(admin_key.encode()).digest() if admin_key else None
-
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: ASGISend) -> None:
-        try:
-            self._check(scope)
-        except GatewayError as error:
-            request_id = new_request_id()
-            body = body_of(error, None, request_id)
-            await Reply(send).whole(status_of(error), error_headers(error, request_id), body)
-            return
-        await self._app(scope, receive, send)
-
-    def _check(self, scope: dict[str, Any]) -> None:
-        if self._digest is None:
-            raise NotFound("The admin API is off: set `admin_key` in the configuration.")
-        given = secret_of(headers_of(scope["headers"]))
-        if not hmac.compare_digest(hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest(), self._digest):
-            raise Unauthorized("The admin key is not valid.")
+        return openapi.administered(super().openapi())
 
 
 def _answer(error: GatewayError) -> Response:

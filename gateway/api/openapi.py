@@ -5,10 +5,10 @@ from the tree of errors, so that the document cannot promise what is not there. 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import orjson
-from fastapi import FastAPI
 
 from gateway import __version__, errors
 from gateway.api import openapi_shapes as shapes
@@ -65,8 +65,9 @@ def _keys() -> list[dict[str, list[str]]]:
 class Described:
     """Answers with the document; needs no key, as it is the same everywhere."""
 
-    def __init__(self) -> None:
-        self._body = orjson.dumps(document())
+    @cached_property
+    def _body(self) -> bytes:
+        return orjson.dumps(document())
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: ASGISend) -> None:  # noqa: ARG002  # ASGI's signature
         """200 and the document."""
@@ -86,9 +87,8 @@ def refusals(kinds: Iterable[type[GatewayError]], schema: str = "Error") -> Spec
     }
 
 
-def administered(app: FastAPI) -> Spec:
-    """FastAPI's own document of `app`, with the refusals that it really gives and who may ask."""
-    found = FastAPI.openapi(app)
+def administered(found: Spec) -> Spec:
+    """FastAPI's own document of the admin API, with the refusals that it really gives and who may ask."""
     components = found.setdefault("components", {})
     components["securitySchemes"] = dict(SECURITY)
     components.setdefault("schemas", {})["Error"] = shapes.ERROR

@@ -121,3 +121,14 @@ class Watch:
         if not self._reply.ended and self._task is not None:
             self.gone = True
             self._task.cancel()
+
+
+def last(send: ASGISend) -> ASGISend:
+    """The same, telling the client that its connection ends with this reply."""
+
+    async def closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return closing

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
+import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -28,6 +29,7 @@ Kind = TypeVar("Kind", bound=Shape)
 
 PROVIDERS = "providers.yaml"
 PRICES = "prices.yaml"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # some build PyYAML without libyaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,14 @@ def known(beside: Path | None, env: Mapping[str, str]) -> Known:
 
 @cache
 def _packaged() -> Known:
-    data = files("gateway") / "data"
-    providers = _read((data / PROVIDERS).read_text("utf-8"), {}, PROVIDERS, ProvidersFile)
-    prices = _read((data / PRICES).read_text("utf-8"), {}, PRICES, PricesFile)
+    providers, prices = _shipped(PROVIDERS, ProvidersFile), _shipped(PRICES, PricesFile)
     return Known(providers.providers, tuple(prices.prices), tuple(prices.models))
+
+
+def _shipped(name: str, shape: type[Kind]) -> Kind:
+    """A file of ours: it has no mistakes whose line anyone must know, and libyaml reads it ten times as fast."""
+    text = (files("gateway") / "data" / name).read_text("utf-8")
+    return shape.model_validate(yaml.load(text, _LOADER))  # noqa: S506  # safe, either of them
 
 
 def _own(path: Path, env: Mapping[str, str], shape: type[Kind]) -> Kind:

@@ -1,0 +1,52 @@
+"""The door of the admin API: lets nothing through but requests with the admin key."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import Any
+
+from gateway.api.ask import headers_of, new_request_id, secret_of
+from gateway.api.errors import body_of, headers_of as error_headers, status_of
+from gateway.api.front import Endpoint
+from gateway.api.reply import ASGISend, Receive, Reply
+from gateway.errors import GatewayError, NotFound, Unauthorized
+
+
+class Guarded:
+    """An ASGI application that is made for the first request with the key, in a thread.
+
+    FastAPI and the shapes of the admin API are a third of all there is to import: no start need wait for them.
+    """
+
+    def __init__(self, admin_key: str | None, make: Callable[[], Endpoint]) -> None:
+        self._digest = hashlib.sha256(admin_key.encode()).digest() if admin_key else None
+        self._make = make
+        self._making = asyncio.Lock()
+        self._made: Endpoint | None = None
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: ASGISend) -> None:
+        """ASGI.  Without an admin key in the configuration there is no admin API."""
+        try:
+            self._check(scope)
+        except GatewayError as error:
+            request_id = new_request_id()
+            body = body_of(error, None, request_id)
+            await Reply(send).whole(status_of(error), error_headers(error, request_id), body)
+            return
+        await (await self._app())(scope, receive, send)
+
+    async def _app(self) -> Endpoint:
+        async with self._making:
+            if self._made is None:
+                self._made = await asyncio.to_thread(self._make)
+            return self._made
+
+    def _check(self, scope: dict[str, Any]) -> None:
+        if self._digest is None:
+            raise NotFound("The admin API is off: set `admin_key` in the configuration.")
+        given = secret_of(headers_of(scope["headers"]))
+        if not hmac.compare_digest(hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest(), self._digest):
+            raise Unauthorized("The admin key is not valid.")
