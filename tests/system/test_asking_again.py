@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from processes import GatewayProcess, SimulatedProcess
+from processes import GatewayProcess, SimulatedProcess, web
 
 pytestmark = pytest.mark.system
 
@@ -55,12 +55,12 @@ async def ask(
 
 
 def records(gateway: GatewayProcess) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.get(f"{gateway.url}/admin/v1/records", headers=ADMIN, timeout=10).json()["data"]
+    found: list[dict[str, Any]] = web.get(f"{gateway.url}/admin/v1/records", headers=ADMIN, timeout=10).json()["data"]
     return found
 
 
 def balance(gateway: GatewayProcess) -> dict[str, Any]:
-    (budget,) = httpx.get(f"{gateway.url}/admin/v1/budgets", headers=ADMIN, timeout=10).json()["data"]
+    (budget,) = web.get(f"{gateway.url}/admin/v1/budgets", headers=ADMIN, timeout=10).json()["data"]
     found: dict[str, Any] = budget["balance"]
     return found
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import dying
-import httpx
 import openai
 import pytest
-from processes import GatewayProcess, Running, SimulatedProcess
+from processes import GatewayProcess, Running, SimulatedProcess, web
 
 pytestmark = pytest.mark.system
 
@@ -68,7 +67,7 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def records(gateway: GatewayProcess) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.get(f"{gateway.url}/admin/v1/records", headers=ADMIN, timeout=20).json()["data"]
+    found: list[dict[str, Any]] = web.get(f"{gateway.url}/admin/v1/records", headers=ADMIN, timeout=20).json()["data"]
     return found
 
 
@@ -83,7 +82,7 @@ def check_settled(gateway: GatewayProcess, id_: str) -> None:
     assert sorted(int(json.loads(each)["custom_id"]) for each in output) == list(range(LINES))
     found = records(gateway)
     assert {(each["outcome"], each["service_tier"], each["tags"]["batch"]) for each in found} == {("ok", "batch", id_)}
-    budgets = httpx.get(f"{gateway.url}/admin/v1/budgets", headers=ADMIN, timeout=20).json()["data"]
+    budgets = web.get(f"{gateway.url}/admin/v1/budgets", headers=ADMIN, timeout=20).json()["data"]
     (balance,) = [each["balance"] for each in budgets]
     assert balance["spent"]["nano_usd"] == sum(each["cost"]["nano_usd"] for each in found) > 0
     assert balance["reserved"]["nano_usd"] == 0

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import chart
-import httpx
 import pytest
 import yaml
 from guides import ROOT, blocks
-from processes import GatewayProcess
+from processes import GatewayProcess, web
 
 from gateway import settings
 
@@ -209,7 +208,7 @@ def test_the_hook_migrates_and_what_the_chart_starts_serves_its_probes_and_its_t
     gateway: GatewayProcess = start(config.replace("/var/lib/tollgate", "{folder}"), env=env)
     pod = container(release, "shop-tollgate")
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert httpx.get(gateway.url + pod[probe]["httpGet"]["path"]).status_code == 200
+        assert web.get(gateway.url + pod[probe]["httpGet"]["path"]).status_code == 200
     asks = container(release, "shop-tollgate-test")["command"]
     here = [each.replace("http://shop-tollgate:80", gateway.url) for each in asks[1:]]
     assert here != asks[1:]

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from processes import GatewayProcess
+from processes import GatewayProcess, web
 from services import RedisServer
 
 pytestmark = pytest.mark.system
@@ -68,13 +68,13 @@ async def ask(url: str, count: int, sim: str) -> list[int | None]:
 
 def metric(url: str, name: str) -> Decimal:
     """The sum over its series."""
-    lines = httpx.get(f"{url}/metrics", timeout=10).text.splitlines()
+    lines = web.get(f"{url}/metrics", timeout=10).text.splitlines()
     return sum((Decimal(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{")), Decimal(0))
 
 
 def records(url: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    page = httpx.get(f"{url}/admin/v1/records", params={"limit": 1000}, headers=ADMIN, timeout=10).json()
+    page = web.get(f"{url}/admin/v1/records", params={"limit": 1000}, headers=ADMIN, timeout=10).json()
     found.extend(page["data"])
     return found
 

@@ -18,12 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 from harness import KEY, Running, gateway
 from msgspec import structs
-from processes import GatewayProcess, Running as Process
+from processes import GatewayProcess, Running as Process, web
 from prometheus_client.parser import text_string_to_metric_families
 from services import free_port
 from sqlalchemy import func, select
@@ -264,7 +263,7 @@ class World:
     def ask(self, expr: str) -> list[dict[str, Any]]:
         """The answer at that moment; what rules record is worked out there and then."""
         query = re.sub(r"([a-z0-9_]*:?tollgate_[a-z_]+:[a-z0-9_]+)(\{[^}]*\})?", _inlined, expr)
-        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": query, "time": self.at}).json()
+        answer = web.get(f"{self.url}/api/v1/query", params={"query": query, "time": self.at}).json()
         assert answer["status"] == "success", (expr, answer)
         found = answer["data"]["result"]
         return [{"metric": {}, "value": found}] if answer["data"]["resultType"] == "scalar" else found
@@ -741,9 +740,7 @@ def live(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     for key, model, times, status in BATCH:
         body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50}
         for _ in range(times):
-            reply = httpx.post(
-                f"{server.url}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"}
-            )
+            reply = web.post(f"{server.url}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"})
             assert reply.status_code == status, reply.text
     try:
         prometheus.start()
@@ -768,7 +765,7 @@ def test_prometheus_scrapes_what_the_records_in_the_database_sum_to(live: tuple[
         lambda each: sum(t["requests"] for t in each) == SERVED,
     )
     query = {"query": "sum by (tenant) (tollgate_cost_usd_total)"}
-    found = within(20, lambda: httpx.get(f"{prometheus.url}/api/v1/query", params=query).json()["data"]["result"], bool)
+    found = within(20, lambda: web.get(f"{prometheus.url}/api/v1/query", params=query).json()["data"]["result"], bool)
     shown = {sample["metric"]["tenant"]: round(float(sample["value"][1]) * NANO) for sample in found}
     assert shown == {each["tenant"]: round(float(each["cost_usd"]) * NANO) for each in told}
 
@@ -777,7 +774,7 @@ def test_prometheus_can_evaluate_every_rule_of_a_live_gateway(live: tuple[Gatewa
     _, prometheus = live
 
     def states() -> dict[str, str]:
-        groups = httpx.get(f"{prometheus.url}/api/v1/rules").json()["data"]["groups"]
+        groups = web.get(f"{prometheus.url}/api/v1/rules").json()["data"]["groups"]
         return {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
 
     found = within(20, states, lambda each: each and "unknown" not in each.values())

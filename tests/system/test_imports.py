@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 import yaml
-from processes import TOLLGATE, GatewayProcess, SimulatedProcess
+from processes import TOLLGATE, GatewayProcess, SimulatedProcess, web
 from prometheus_client.parser import text_string_to_metric_families
 from services import free_port
 
@@ -119,7 +118,7 @@ def spent(gateway: GatewayProcess) -> dict[str, tuple[float, float]]:
     ends = time.monotonic() + 20
     while True:
         found: dict[str, dict[str, float]] = {}
-        for family in text_string_to_metric_families(httpx.get(f"{gateway.url}/metrics").text):
+        for family in text_string_to_metric_families(web.get(f"{gateway.url}/metrics").text):
             for sample in family.samples:
                 if sample.name.startswith("tollgate_budget_") and sample.name.endswith("_usd"):
                     found.setdefault(sample.labels["account"], {})[sample.name.split("_")[2]] = sample.value

@@ -12,7 +12,7 @@ from typing import Any
 import dying
 import httpx
 import pytest
-from processes import GatewayProcess, Running
+from processes import GatewayProcess, Running, web
 from services import RedisServer
 
 from gateway.ledger.base import Line
@@ -56,7 +56,7 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
 def ask(url: str) -> int | None:
     body = {"model": "small", "max_tokens": 60, "messages": [{"role": "user", "content": "Hi."}]}
     try:
-        reply = httpx.post(
+        reply = web.post(
             f"{url}/v1/chat/completions", json=body, headers={"authorization": "Bearer test-key-of-acme"}, timeout=20
         )
     except httpx.TransportError:
@@ -65,7 +65,7 @@ def ask(url: str) -> int | None:
 
 
 def records(url: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.get(f"{url}/admin/v1/records", headers=ADMIN, timeout=20).json()["data"]
+    found: list[dict[str, Any]] = web.get(f"{url}/admin/v1/records", headers=ADMIN, timeout=20).json()["data"]
     return found
 
 

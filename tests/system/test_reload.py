@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from processes import GatewayProcess
+from processes import GatewayProcess, web
 
 pytestmark = pytest.mark.system
 
@@ -33,7 +33,7 @@ KEY = {"authorization": "Bearer test-key-of-acme"}
 
 def ask(gateway: GatewayProcess, model: str, sim: str = "first_token_ms=0&output=10") -> httpx.Response:
     body = {"model": model, "messages": [{"role": "user", "content": "Hi."}], "metadata": {"sim": sim}}
-    return httpx.post(f"{gateway.url}/v1/chat/completions", json=body, headers=KEY, timeout=30)
+    return web.post(f"{gateway.url}/v1/chat/completions", json=body, headers=KEY, timeout=30)
 
 
 def until(true: Any, within_s: float = 15) -> None:
@@ -56,7 +56,7 @@ def test_an_edit_is_taken_over_and_a_request_in_flight_ends_on_the_old_settings(
     found: list[httpx.Response] = []
     slow = threading.Thread(target=lambda: found.append(ask(gateway, "small", "latency_ms=3000&output=10")))
     slow.start()
-    until(lambda: 'tollgate_inflight_requests{deployment="small"} 1.0' in httpx.get(f"{gateway.url}/metrics").text)
+    until(lambda: 'tollgate_inflight_requests{deployment="small"} 1.0' in web.get(f"{gateway.url}/metrics").text)
     write(gateway.config, text.replace("id: small", "id: tiny"))
     until(lambda: ask(gateway, "tiny").status_code == 200)
     assert ask(gateway, "small").status_code == 404
@@ -110,7 +110,7 @@ def test_sighup_reloads_every_worker(start: Any) -> None:
 
 
 def counted(gateway: GatewayProcess) -> float:
-    lines = httpx.get(f"{gateway.url}/metrics").text.splitlines()
+    lines = web.get(f"{gateway.url}/metrics").text.splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("tollgate_requests_total{"))
 
 

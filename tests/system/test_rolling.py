@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from processes import GatewayProcess, SimulatedProcess
+from processes import GatewayProcess, SimulatedProcess, web
 
 from gateway.dialects.base import Call
 from gateway.errors import UpstreamLeft
@@ -69,7 +69,7 @@ async def load(url: str, seconds: float, per_s: float = 25.0) -> list[tuple[int,
 def settled(gateway: GatewayProcess) -> dict[str, Any]:
     """The tenant's budget as the ledger has it."""
     headers = {"authorization": "Bearer test-admin-key"}
-    found: dict[str, Any] = httpx.get(f"{gateway.url}/admin/v1/budgets", headers=headers).json()["data"][0]["balance"]
+    found: dict[str, Any] = web.get(f"{gateway.url}/admin/v1/budgets", headers=headers).json()["data"][0]["balance"]
     return found
 
 

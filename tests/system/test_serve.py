@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from processes import TOLLGATE, GatewayProcess
+from processes import TOLLGATE, GatewayProcess, web
 
 pytestmark = pytest.mark.system
 
@@ -31,7 +31,7 @@ def demo(start: Any) -> GatewayProcess:
 def test_it_is_ready_after_a_few_seconds_of_work(start: Any) -> None:
     before = os.times()
     gateway: GatewayProcess = start(DEMO)
-    assert httpx.get(f"{gateway.url}/readyz").status_code == 200
+    assert web.get(f"{gateway.url}/readyz").status_code == 200
     gateway.stop()
     after = os.times()
     worked = after.children_user + after.children_system - before.children_user - before.children_system
@@ -58,10 +58,10 @@ def test_the_snippet_it_prints_works(demo: GatewayProcess) -> None:
 
 def test_metrics_and_admin_are_where_it_says(demo: GatewayProcess) -> None:
     assert f"{demo.url}/metrics" in demo.said()
-    assert "tollgate_requests_total" in httpx.get(f"{demo.url}/metrics").text
+    assert "tollgate_requests_total" in web.get(f"{demo.url}/metrics").text
     admin = {"authorization": "Bearer demo-admin-key"}
-    assert httpx.get(f"{demo.url}/admin/v1/tenants", headers=admin).status_code == 200
-    assert httpx.get(f"{demo.url}/admin/v1/tenants").status_code == 401
+    assert web.get(f"{demo.url}/admin/v1/tenants", headers=admin).status_code == 200
+    assert web.get(f"{demo.url}/admin/v1/tenants").status_code == 401
 
 
 def test_a_key_made_on_the_command_line_holds_within_a_second_and_ends_as_soon(demo: GatewayProcess) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from processes import GatewayProcess
+from processes import GatewayProcess, web
 from services import RedisServer
 
 pytestmark = pytest.mark.system
@@ -56,7 +55,7 @@ def test_what_an_administrator_does_holds_on_another_replica_within_a_second(
         here, there = (gateway.url for gateway in gateways)
 
         def admin(path: str, body: dict[str, Any] | None = None) -> Any:
-            return httpx.post(f"{here}/admin/v1/{path}", json=body, headers=ADMIN, timeout=10).json()
+            return web.post(f"{here}/admin/v1/{path}", json=body, headers=ADMIN, timeout=10).json()
 
         admin("tenants", {"id": "globex"})
         key = admin("tenants/globex/keys", {"name": "prod"})
@@ -64,7 +63,7 @@ def test_what_an_administrator_does_holds_on_another_replica_within_a_second(
 
         def status() -> int:
             headers = {"authorization": f"Bearer {key['secret']}"}
-            return httpx.post(f"{there}/v1/chat/completions", json=ask, headers=headers, timeout=10).status_code
+            return web.post(f"{there}/v1/chat/completions", json=ask, headers=headers, timeout=10).status_code
 
         within(5, lambda: status() == 200)
         admin("tenants/globex/suspend")
@@ -74,7 +73,7 @@ def test_what_an_administrator_does_holds_on_another_replica_within_a_second(
         closed = {"tenant": None, "account": "deployment", "of": "small", "limit_usd": 0, "window": "day"}
         made = admin("budgets", closed)
         within(WITHIN_S, lambda: status() == 429)
-        httpx.delete(f"{here}/admin/v1/budgets/{made['id']}", headers=ADMIN, timeout=10).raise_for_status()
+        web.delete(f"{here}/admin/v1/budgets/{made['id']}", headers=ADMIN, timeout=10).raise_for_status()
         within(WITHIN_S, lambda: status() == 200)
         admin(f"keys/{key['id']}/revoke")
         within(WITHIN_S, lambda: status() == 401)

@@ -7,11 +7,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from clients import node_clients, python_clients
 from guides import ADDRESS, ROOT, Block, blocks
-from processes import GatewayProcess
+from processes import GatewayProcess, web
 from prometheus_client.parser import text_string_to_metric_families
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
@@ -42,7 +41,7 @@ def command(block: Block, program: Path) -> tuple[list[str], dict[str, str]]:
 def served(gateway: GatewayProcess) -> dict[str, float]:
     """Requests by how they ended, and what they cost."""
     found: dict[str, float] = {}
-    for family in text_string_to_metric_families(httpx.get(f"{gateway.url}/metrics").text):
+    for family in text_string_to_metric_families(web.get(f"{gateway.url}/metrics").text):
         for sample in family.samples:
             key = {"tollgate_requests_total": "outcome", "tollgate_cost_usd_total": ""}.get(sample.name)
             if key is not None:
