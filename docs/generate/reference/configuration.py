@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import io
-import textwrap
+import sys
 import tokenize
 import types
 import typing
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -137,11 +139,21 @@ def _yaml(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+@cache
+def _classes(module: str) -> dict[str, str]:
+    """The source of each class of a module, which is parsed once: `inspect` does so for every class."""
+    lines = inspect.getsource(sys.modules[module]).splitlines(keepends=True)
+    found = ast.parse("".join(lines)).body
+    return {
+        each.name: "".join(lines[each.lineno - 1 : each.end_lineno]) for each in found if isinstance(each, ast.ClassDef)
+    }
+
+
 def _comments(shape: type[Shape]) -> dict[str, str]:
     """What stands behind each field in the source."""
     found: dict[str, str] = {}
     for kind in reversed([each for each in shape.__mro__ if issubclass(each, Shape)]):
-        source = textwrap.dedent(inspect.getsource(kind))
+        source = _classes(kind.__module__)[kind.__name__]
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
             name = token.line.partition(":")[0].strip()
             if token.type == tokenize.COMMENT and name in kind.model_fields:
