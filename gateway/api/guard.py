@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ from gateway.api.errors import body_of, headers_of as error_headers, status_of
 from gateway.api.front import Endpoint
 from gateway.api.reply import ASGISend, Receive, Reply
 from gateway.errors import GatewayError, NotFound, Unauthorized
+from gateway.tenants import hash_key
 
 
 class Guarded:
@@ -22,7 +22,7 @@ class Guarded:
     """
 
     def __init__(self, admin_key: str | None, make: Callable[[], Endpoint]) -> None:
-        self._digest = hashlib.sha256(admin_key.encode()).digest() if admin_key else None
+        self._digest = hash_key(admin_key) if admin_key else None
         self._make = make
         self._making = asyncio.Lock()
         self._made: Endpoint | None = None
@@ -47,6 +47,5 @@ class Guarded:
     def _check(self, scope: dict[str, Any]) -> None:
         if self._digest is None:
             raise NotFound("The admin API is off: set `admin_key` in the configuration.")
-        given = secret_of(headers_of(scope["headers"]))
-        if not hmac.compare_digest(hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest(), self._digest):
+        if not hmac.compare_digest(hash_key(secret_of(headers_of(scope["headers"]))), self._digest):
             raise Unauthorized("The admin key is not valid.")

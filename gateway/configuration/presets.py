@@ -72,11 +72,7 @@ def _shipped(name: str, shape: type[Kind]) -> Kind:
 def _own(path: Path, env: Mapping[str, str], shape: type[Kind]) -> Kind:
     if not path.is_file():
         return shape()
-    return _read(text_of(path), env, str(path), shape)
-
-
-def _read(text: str, env: Mapping[str, str], name: str, shape: type[Kind]) -> Kind:
-    document = read(text, env, name)
+    document = read(text_of(path), env, str(path))
     shaped = fitted(document, shape)
     document.check()
     if shaped is None:

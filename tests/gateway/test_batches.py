@@ -332,6 +332,7 @@ async def test_what_was_set_aside_for_a_batch_whose_client_was_never_told_is_fre
                 at.gateway.runner.kick()
                 await asyncio.sleep(0.01)
         assert await at.spent() == (0, 0)
+        assert (await at.openai().batches.list()).data == []
         assert at.vendor.calls == []
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from threading import get_ident
 from typing import Any
 
 import pytest
 
+from gateway.api.front import Endpoint
 from gateway.api.guard import Guarded
 from gateway.api.reply import ASGISend, Receive
 
@@ -22,7 +23,7 @@ class Behind:
         self.made: list[int] = []
         self.asked: list[str] = []
 
-    def make(self) -> Callable[[dict[str, Any], Receive, ASGISend], Awaitable[None]]:
+    def make(self) -> Endpoint:
         self.made.append(get_ident())
         return self.answer
 
@@ -65,7 +66,7 @@ async def test_what_is_behind_is_made_once_and_beside_the_loop_however_many_come
 async def test_what_could_not_be_made_is_made_for_the_next() -> None:
     behind, failures = Behind(), [ImportError("no room")]
 
-    def make() -> Callable[[dict[str, Any], Receive, ASGISend], Awaitable[None]]:
+    def make() -> Endpoint:
         if failures:
             raise failures.pop()
         return behind.make()
