@@ -11,7 +11,7 @@ import structlog
 
 from gateway import logs
 from gateway.api.ask import headers_of, new_request_id, request_of, secret_of
-from gateway.api.errors import body_of, headers_of as error_headers, status_of
+from gateway.api.errors import refuse, status_of
 from gateway.api.once import Once
 from gateway.api.reply import ASGISend, ClientGone, Intake, Receive, Reply, Watch, read_body
 from gateway.dialects import paths
@@ -88,9 +88,7 @@ class Generate:
             logs.refused(request_id, tenant, self.format, status_of(error), error.code)
         if isinstance(error, BudgetExceeded):
             self.metrics.denied(tenant, error.account, error.window)
-        if not reply.started:
-            body = body_of(error, self.format, request_id)
-            await reply.whole(status_of(error), error_headers(error, request_id), body)
+        await refuse(reply, error, self.format, request_id)
 
 
 class CountTokens(Generate):

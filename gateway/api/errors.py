@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from gateway.api.reply import Reply
 from gateway.errors import GatewayError, MethodNotAllowed, RateLimited, UpstreamRejected
 from gateway.ledger.base import Balance
 from gateway.reply_headers import rate_headers
@@ -42,6 +43,12 @@ def headers_of(error: GatewayError, request_id: str) -> Headers:
     if isinstance(error, RateLimited) and isinstance(error.balance, Balance):
         headers += rate_headers([error.balance], time.time())
     return headers
+
+
+async def refuse(reply: Reply, error: GatewayError, format_: Format | None, request_id: str) -> None:
+    """The error to the client, unless a reply has begun already."""
+    if not reply.started:
+        await reply.whole(status_of(error), headers_of(error, request_id), body_of(error, format_, request_id))
 
 
 def _code(error: GatewayError) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from gateway.api.ask import new_request_id
-from gateway.api.errors import body_of, headers_of, status_of
+from gateway.api.errors import refuse
 from gateway.api.reply import ASGISend, Receive, Reply
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.types import Format
@@ -44,6 +44,5 @@ class Front:
 
     async def refuse(self, error: GatewayError, path: str, send: ASGISend) -> None:
         """The error in the shape of the API the path belongs to."""
-        request_id = new_request_id()
         shape = Format.MESSAGES if path.startswith("/v1/messages") else None
-        await Reply(send).whole(status_of(error), headers_of(error, request_id), body_of(error, shape, request_id))
+        await refuse(Reply(send), error, shape, new_request_id())

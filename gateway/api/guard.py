@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.api.ask import headers_of, new_request_id, secret_of
-from gateway.api.errors import body_of, headers_of as error_headers, status_of
+from gateway.api.errors import refuse
 from gateway.api.front import Endpoint
 from gateway.api.reply import ASGISend, Receive, Reply
 from gateway.errors import GatewayError, NotFound, Unauthorized
@@ -32,9 +32,7 @@ class Guarded:
         try:
             self._check(scope)
         except GatewayError as error:
-            request_id = new_request_id()
-            body = body_of(error, None, request_id)
-            await Reply(send).whole(status_of(error), error_headers(error, request_id), body)
+            await refuse(Reply(send), error, None, new_request_id())
             return
         await (await self._app())(scope, receive, send)
 

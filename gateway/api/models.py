@@ -9,7 +9,7 @@ import orjson
 
 from gateway.api.ask import new_request_id
 from gateway.api.chat import caller
-from gateway.api.errors import body_of, headers_of, status_of
+from gateway.api.errors import refuse
 from gateway.api.reply import ASGISend, Receive, Reply
 from gateway.errors import GatewayError, UnknownModel
 from gateway.site import Site, Sites
@@ -39,9 +39,7 @@ class Models:
             body = _one(entries, wanted, site) if wanted else _listed(entries, anthropic)
             await reply.whole(200, JSON, orjson.dumps(body))
         except GatewayError as error:
-            request_id = new_request_id()
-            shape = Format.MESSAGES if anthropic else None
-            await reply.whole(status_of(error), headers_of(error, request_id), body_of(error, shape, request_id))
+            await refuse(reply, error, Format.MESSAGES if anthropic else None, new_request_id())
 
 
 def _visible(site: Site, tenant: Tenant, key: Key) -> Iterator[tuple[str, str]]:

@@ -124,7 +124,7 @@ class Watch:
 
 
 def last(send: ASGISend) -> ASGISend:
-    """`send`, telling the client that its connection ends with this reply."""
+    """The same, telling the client that its connection ends with this reply."""
 
     async def closing(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -20,7 +20,7 @@ import structlog
 
 from gateway import sse
 from gateway.api.ask import headers_of, new_request_id, secret_of
-from gateway.api.errors import body_of, headers_of as error_headers, status_of
+from gateway.api.errors import refuse
 from gateway.api.reply import ASGISend, Receive, Reply
 from gateway.dialects import relay, stored
 from gateway.dialects.base import Call
@@ -62,10 +62,11 @@ class StoredResponses:
         try:
             await self.answer(scope, request_id, reply)
         except GatewayError as error:
-            await _refuse(error, request_id, reply)
+            await refuse(reply, error, Format.RESPONSES, request_id)
         except Exception:
             log.exception("bug", request_id=request_id, endpoint="responses")
-            await _refuse(InternalError("Something went wrong in the gateway."), request_id, reply)
+            bug = InternalError("Something went wrong in the gateway.")
+            await refuse(reply, bug, Format.RESPONSES, request_id)
 
     async def answer(self, scope: dict[str, Any], request_id: str, reply: Reply) -> None:
         """Asks the provider that keeps the response, and passes its reply on with the ids that the client knows."""
@@ -142,9 +143,3 @@ class _Names:
             if isinstance(known, str):
                 changes[name] = Stored(self._found.deployment, known).told(self._tenant.id)
         return changes
-
-
-async def _refuse(error: GatewayError, request_id: str, reply: Reply) -> None:
-    if not reply.started:
-        body = body_of(error, Format.RESPONSES, request_id)
-        await reply.whole(status_of(error), error_headers(error, request_id), body)

@@ -13,7 +13,7 @@ import structlog
 
 from gateway import logs
 from gateway.api.ask import headers_of, new_request_id, secret_of
-from gateway.api.errors import body_of, headers_of as error_headers, status_of
+from gateway.api.errors import refuse, status_of
 from gateway.api.reply import ASGISend, ClientGone, Intake, Receive, Reply, read_body
 from gateway.errors import BudgetExceeded, Forbidden, GatewayError, InternalError, InvalidRequest, Unavailable
 from gateway.metrics import Metrics
@@ -107,8 +107,7 @@ class Kept:
         logs.refused(request_id, tenant, self.name, status_of(error), error.code)
         if isinstance(error, BudgetExceeded):
             self.metrics.denied(tenant, error.account, error.window)
-        if not reply.started:
-            await reply.whole(status_of(error), error_headers(error, request_id), body_of(error, None, request_id))
+        await refuse(reply, error, None, request_id)
 
 
 def listed(found: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
